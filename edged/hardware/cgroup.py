@@ -12,7 +12,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from edged.hardware.files import parse_int, read_text
+from edged.hardware.files import parse_int
+from edged.hardware.tree import Tree
 
 V1_UNLIMITED_BYTES = 1 << 42
 """v1 writes "no limit" as the largest page count: about 2⁶³ on 64-bit kernels, 2⁴³ on 32-bit ones."""
@@ -33,126 +34,123 @@ class CgroupMemory:
         return max(0, self.limit_bytes - self.used_bytes)
 
 
-def memory_cgroups(root: Path = Path("/")) -> tuple[tuple[CgroupMemory, ...], tuple[str, ...]]:
+@dataclass(frozen=True)
+class _Hierarchy:
+    """Where a cgroup hierarchy is mounted, and our own group below that ("." when it is the mount point)."""
+
+    version: int
+    top: str
+    own: str
+
+    def upwards(self) -> Iterator[str]:
+        """Our own group, its parent, and so on to the mount point."""
+        folder = posixpath.normpath(posixpath.join(self.top, self.own))
+        while folder != self.top:
+            yield folder
+            folder = posixpath.dirname(folder)
+        yield self.top
+
+
+def memory_cgroups(root: Path | Tree = Path("/")) -> tuple[tuple[CgroupMemory, ...], tuple[str, ...]]:
     """The limits that bind this process, its own group first, and the files that made no sense."""
-    found: list[CgroupMemory] = []
-    problems: list[str] = []
-    for version, top, own in _hierarchies(root):
-        for folder in _upwards(top, own):
-            level = (_read_v1 if version == 1 else _read_v2)(root, folder, problems)
-            if level:
-                found.append(level)
+    tree, problems = Tree.of(root), list[str]()
+    found = [
+        level
+        for hierarchy in _hierarchies(tree)
+        for folder in hierarchy.upwards()
+        if (level := (_read_v1 if hierarchy.version == 1 else _read_v2)(tree, folder, problems))
+    ]
     return tuple(found), tuple(problems)
 
 
-def cgroup_dirs(root: Path = Path("/")) -> list[Path]:
-    """The folders of this process's own groups (memory v1, v2), where they are visible; for PSI."""
-    return [top / own for _, top, own in _hierarchies(root)]
+def own_groups(root: Path | Tree = Path("/")) -> list[str]:
+    """The folders of this process's own groups (memory v1, v2), as far as they are visible; for PSI."""
+    return [next(hierarchy.upwards()) for hierarchy in _hierarchies(Tree.of(root))]
 
 
-def _hierarchies(root: Path) -> list[tuple[int, Path, str]]:
-    """(version, mount point, path of our group below it) for the v1 memory controller and for v2."""
-    mounts = _mounts(root)
+def _hierarchies(tree: Tree) -> list[_Hierarchy]:
+    """The v1 memory controller's hierarchy and v2's, whichever exist (cgroups(7), /proc/PID/cgroup)."""
+    mounts = _mounts(tree)
     found = []
-    for line in (read_text(root / "proc/self/cgroup") or "").splitlines():
+    for line in tree.text("proc/self/cgroup").splitlines():
         _, _, rest = line.partition(":")
         controllers, _, group = rest.partition(":")
-        if not group.startswith("/"):
+        version = 2 if not controllers else 1 if "memory" in controllers.split(",") else 0
+        if not version or not group.startswith("/"):
             continue
-        if "memory" in controllers.split(","):
-            version = 1
-        elif not controllers:
-            version = 2
-        else:
-            continue
-        mount_root, mount = mounts.get(version, ("/", "/sys/fs/cgroup/memory" if version == 1 else "/sys/fs/cgroup"))
-        top = root / mount.lstrip("/")
+        fallback = "sys/fs/cgroup/memory" if version == 1 else "sys/fs/cgroup"
+        mount_root, top = mounts.get(version, ("/", fallback))
         # In a container without a cgroup namespace the mount shows only the part below mount_root; a group outside
         # our namespace is written with "..": then the mount point is as near as we can look.
         own = posixpath.relpath(group, mount_root)
-        outside = ".." in group.split("/") or own.startswith("..") or not (top / own).is_dir()
-        found.append((version, top, "." if outside else own))
+        outside = ".." in group.split("/") or own.startswith("..") or not tree.exists(posixpath.join(top, own))
+        found.append(_Hierarchy(version, top, "." if outside else own))
     return found
 
 
-def _mounts(root: Path) -> dict[int, tuple[str, str]]:
+def _mounts(tree: Tree) -> dict[int, tuple[str, str]]:
     """version → (root of the mount inside the hierarchy, mount point), from /proc/self/mountinfo (proc(5))."""
     found: dict[int, tuple[str, str]] = {}
-    for line in (read_text(root / "proc/self/mountinfo") or "").splitlines():
+    for line in tree.text("proc/self/mountinfo").splitlines():
         left, _, right = line.partition(" - ")
         fields, kind = left.split(), right.split()
         if len(fields) < 5 or len(kind) < 3:
             continue
         if kind[0] == "cgroup2":
-            found.setdefault(2, (fields[3], fields[4]))
+            found.setdefault(2, (fields[3], fields[4].strip("/")))
         elif kind[0] == "cgroup" and "memory" in kind[2].split(","):
-            found.setdefault(1, (fields[3], fields[4]))
+            found.setdefault(1, (fields[3], fields[4].strip("/")))
     return found
 
 
-def _upwards(top: Path, own: str) -> Iterator[Path]:
-    folder = top / own
-    while folder != top:
-        yield folder
-        folder = folder.parent
-    yield top
-
-
-def _read_v2(root: Path, folder: Path, problems: list[str]) -> CgroupMemory | None:
+def _read_v2(tree: Tree, folder: str, problems: list[str]) -> CgroupMemory | None:
     # Above memory.high the kernel stalls the group in reclaim: for us as good as the end.
-    limits = [
-        value for name in ("memory.max", "memory.high") if (value := _limit(root, folder / name, problems)) is not None
-    ]
-    if not limits:
-        return None
-    stat = _stat(folder)
-    cache = stat.get("inactive_file", 0) + stat.get("active_file", 0)
-    return _level(root, folder, 2, min(limits), "memory.current", cache, problems)
+    limits = [_limit(tree, f"{folder}/{name}", problems) for name in ("memory.max", "memory.high")]
+    stat = _stat(tree, folder)
+    cache_bytes = stat.get("inactive_file", 0) + stat.get("active_file", 0)
+    return _level(tree, folder, 2, limits, "memory.current", cache_bytes, problems)
 
 
-def _read_v1(root: Path, folder: Path, problems: list[str]) -> CgroupMemory | None:
-    stat = _stat(folder)
+def _read_v1(tree: Tree, folder: str, problems: list[str]) -> CgroupMemory | None:
+    stat = _stat(tree, folder)
     # hierarchical_memory_limit also knows ancestors that a container cannot see.
-    limits = [
-        value
-        for value in (
-            _limit(root, folder / "memory.limit_in_bytes", problems),
-            stat.get("hierarchical_memory_limit"),
-        )
-        if value is not None and 0 <= value < V1_UNLIMITED_BYTES
-    ]
-    if not limits:
-        return None
-    cache = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
-    return _level(root, folder, 1, min(limits), "memory.usage_in_bytes", cache, problems)
+    limits = [_limit(tree, f"{folder}/memory.limit_in_bytes", problems), stat.get("hierarchical_memory_limit")]
+    limits = [limit for limit in limits if limit is not None and 0 <= limit < V1_UNLIMITED_BYTES]
+    cache_bytes = stat.get("total_inactive_file", 0) + stat.get("total_active_file", 0)
+    return _level(tree, folder, 1, limits, "memory.usage_in_bytes", cache_bytes, problems)
 
 
 def _level(
-    root: Path, folder: Path, version: int, limit_bytes: int, usage_file: str, cache_bytes: int, problems: list[str]
-) -> CgroupMemory:
-    usage = parse_int(read_text(folder / usage_file))
-    if usage is None or usage < 0:
-        problems.append(f"{_shown(root, folder / usage_file)}: no number; the whole limit is taken as free")
-        usage = 0
-    return CgroupMemory(_shown(root, folder), version, limit_bytes, max(0, usage - cache_bytes))
+    tree: Tree,
+    folder: str,
+    version: int,
+    limits: list[int | None],
+    usage_file: str,
+    cache_bytes: int,
+    problems: list[str],
+) -> CgroupMemory | None:
+    known = [limit for limit in limits if limit is not None]
+    if not known:
+        return None
+    usage_bytes = tree.number(f"{folder}/{usage_file}")
+    if usage_bytes is None or usage_bytes < 0:
+        problems.append(f"/{folder}/{usage_file}: no number; the whole limit is taken as free")
+        usage_bytes = 0
+    return CgroupMemory(f"/{folder}", version, min(known), max(0, usage_bytes - cache_bytes))
 
 
-def _limit(root: Path, path: Path, problems: list[str]) -> int | None:
+def _limit(tree: Tree, path: str, problems: list[str]) -> int | None:
     """A limit in bytes; None when absent, unlimited or garbage (the last is told)."""
-    text = read_text(path)
-    if text in (None, "max", "-1"):
+    text = tree.text(path)
+    if text in ("max", "-1") or not tree.exists(path):
         return None
     value = parse_int(text)
     if value is None or value < 0:
-        problems.append(f"{_shown(root, path)}: {str(text)[:40]!r} is no limit; ignored")
+        problems.append(f"/{path}: {text[:40]!r} is no limit; ignored")
         return None
     return value
 
 
-def _stat(folder: Path) -> dict[str, int]:
-    pairs = (line.split() for line in (read_text(folder / "memory.stat") or "").splitlines())
+def _stat(tree: Tree, folder: str) -> dict[str, int]:
+    pairs = (line.split() for line in tree.text(f"{folder}/memory.stat").splitlines())
     return {pair[0]: value for pair in pairs if len(pair) == 2 and (value := parse_int(pair[1])) is not None}
-
-
-def _shown(root: Path, path: Path) -> str:
-    return "/" + path.relative_to(root).as_posix()

@@ -13,7 +13,8 @@ from pathlib import Path
 
 from edged.errors import HardwareError
 from edged.hardware.cgroup import CgroupMemory, memory_cgroups
-from edged.hardware.files import parse_int, read_text
+from edged.hardware.files import parse_int
+from edged.hardware.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -61,10 +62,10 @@ class ProcessMemory:
     shmem_bytes: int | None = None
 
 
-def read_memory(root: Path = Path("/")) -> MemoryReading:
+def read_memory(root: Path | Tree = Path("/")) -> MemoryReading:
     """Reads memory below `root`. Raises HardwareError when not even the kernel's sysinfo gives a total."""
-    info = _kib_table(root / "proc/meminfo")
-    problems: list[str] = []
+    tree, problems = Tree.of(root), list[str]()
+    info = _kib_table(tree, "proc/meminfo")
     total, available, source = info.get("MemTotal", 0), info.get("MemAvailable"), "/proc/meminfo"
     if total > 0 and available is None:  # kernels before 3.14, some containers
         available = info.get("MemFree", 0)
@@ -73,34 +74,30 @@ def read_memory(root: Path = Path("/")) -> MemoryReading:
         total, available = _sysinfo()
         source = "sysinfo"
         problems.append("/proc/meminfo: not readable; the kernel's free memory is used, which is less than available")
-    cgroups, odd = memory_cgroups(root)
+    cgroups, odd = memory_cgroups(tree)
     return MemoryReading(total, min(available, total), source, cgroups, (*problems, *odd))
 
 
-def process_rss(pid: int | None = None, root: Path = Path("/")) -> ProcessMemory | None:
+def process_rss(pid: int | None = None, root: Path | Tree = Path("/")) -> ProcessMemory | None:
     """Resident memory of `pid` (None: this process) as /proc/PID/status has it; None when it is gone or hidden."""
-    status = _kib_table(root / "proc" / _name(pid) / "status")
+    status = _kib_table(Tree.of(root), f"proc/{pid or 'self'}/status")
     if "VmRSS" not in status:
         return None
     return ProcessMemory(status["VmRSS"], status.get("RssAnon"), status.get("RssFile"), status.get("RssShmem"))
 
 
-def process_pss(pid: int | None = None, root: Path = Path("/")) -> int | None:
+def process_pss(pid: int | None = None, root: Path | Tree = Path("/")) -> int | None:
     """Proportional set size (bytes): shared pages divided among their users, so processes can be added up.
 
     Walks the page tables: milliseconds per gigabyte, not for every tick. None when not permitted.
     """
-    return _kib_table(root / "proc" / _name(pid) / "smaps_rollup").get("Pss")
+    return _kib_table(Tree.of(root), f"proc/{pid or 'self'}/smaps_rollup").get("Pss")
 
 
-def _name(pid: int | None) -> str:
-    return "self" if pid is None else str(pid)
-
-
-def _kib_table(path: Path) -> dict[str, int]:
+def _kib_table(tree: Tree, path: str) -> dict[str, int]:
     """`Name: 123 kB` lines in bytes; anything else is left out."""
     found = {}
-    for line in (read_text(path) or "").splitlines():
+    for line in tree.text(path).splitlines():
         name, _, value = line.partition(":")
         fields = value.split()
         if len(fields) == 2 and fields[1] == "kB" and (kib := parse_int(fields[0])) is not None and kib >= 0:

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
-from edged.hardware.cgroup import cgroup_dirs
-from edged.hardware.files import read_text
+from edged.hardware.cgroup import own_groups
+from edged.hardware.tree import Tree
 
 
 @dataclass(frozen=True)
@@ -59,10 +59,11 @@ class PressureLimits:
     """Above 0, at most 1: a level is left when stalls fall below this part of its limit and headroom rises to 1/this."""
 
 
-def read_pressure(root: Path = Path("/")) -> PressureReading:
+def read_pressure(root: Path | Tree = Path("/")) -> PressureReading:
     """One look at PSI, of the machine and of our own cgroup."""
-    groups = [stall for folder in cgroup_dirs(root) if (stall := _read_stall(folder / "memory.pressure"))]
-    return PressureReading(_read_stall(root / "proc/pressure/memory"), groups[0] if groups else None)
+    tree = Tree.of(root)
+    groups = [stall for folder in own_groups(tree) if (stall := _read_stall(tree, f"{folder}/memory.pressure"))]
+    return PressureReading(_read_stall(tree, "proc/pressure/memory"), groups[0] if groups else None)
 
 
 def pressure_level(
@@ -85,7 +86,7 @@ def pressure_level(
     return PressureLevel.NONE
 
 
-def _read_stall(path: Path) -> Stall | None:
-    found = re.findall(r"^(some|full) avg10=(\d+\.\d+) ", read_text(path) or "", re.MULTILINE)
+def _read_stall(tree: Tree, path: str) -> Stall | None:
+    found = re.findall(r"^(some|full) avg10=(\d+\.\d+) ", tree.text(path), re.MULTILINE)
     averages = {kind: float(percent) for kind, percent in found}
     return Stall(averages["some"], averages.get("full", 0.0)) if "some" in averages else None

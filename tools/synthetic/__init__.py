@@ -1,0 +1,1 @@
+"""Parts of make_synthetic.py: a model of a public shape with random weights, written straight into ONNX."""

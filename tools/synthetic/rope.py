@@ -21,13 +21,18 @@ def long_rope_tables(
     shape: Shape, rope: LongRope
 ) -> tuple[tuple[np.ndarray, np.ndarray], tuple[np.ndarray, np.ndarray]]:
     """(short, long), each (cosines, sines)."""
-    stretch = shape.context / rope.original_context
-    magnitude = sqrt(1 + log(stretch) / log(rope.original_context))
-    ramp = np.linspace(0.0, 1.0, shape.head_dim // 2)
+    magnitude = sqrt(1 + log(shape.context / rope.original_context) / log(rope.original_context))
+    short, long = long_rope_factors(shape, rope)
     return (
-        _tables(shape, rope.original_context, 1 + 0.05 * ramp, magnitude),
-        _tables(shape, shape.context, 1 + (2 * stretch - 1) * ramp**2, magnitude),
+        _tables(shape, rope.original_context, short, magnitude),
+        _tables(shape, shape.context, long, magnitude),
     )
+
+
+def long_rope_factors(shape: Shape, rope: LongRope) -> tuple[np.ndarray, np.ndarray]:
+    """(short, long): what each frequency is divided by."""
+    ramp = np.linspace(0.0, 1.0, shape.head_dim // 2)
+    return 1 + 0.05 * ramp, 1 + (2 * shape.context / rope.original_context - 1) * ramp**2
 
 
 def _tables(shape: Shape, positions: int, factors: np.ndarray, magnitude: float) -> tuple[np.ndarray, np.ndarray]:

@@ -1,0 +1,1 @@
+"""Data, tokenizer, training and export of the nano model that edged ships."""

@@ -69,6 +69,13 @@ class Tree:
             return ""
         return done.stdout.decode("utf-8", "replace").strip()
 
+    def uname(self) -> tuple[str, str]:
+        """(kernel release, machine), such as ("6.6.31+rpt-rpi-2712", "aarch64")."""
+        if self.live:
+            return os.uname().release, os.uname().machine
+        release, _, machine = self.text("tools/uname.txt").partition(" ")
+        return release, machine
+
     def disk(self, path: Path) -> tuple[int, int] | None:
         """(total, free to us) bytes of the file system that holds `path`, or its nearest existing parent."""
         if not self.live:

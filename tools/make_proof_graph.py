@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
-"""Makes edged/hardware/data/proof-*.onnx and proof.npz: the smallest graph that exercises what an int4 language model needs.
+"""Makes edged/hardware/data/proof-*.onnx and proof.npz: the smallest graph with what an int4 language model needs.
 
-One attention block of a decoder: int4 MatMulNBits (packed QKV) -> GroupQueryAttention with rotary embedding, grouped heads
-and a KV cache -> int4 MatMulNBits (output). It is run twice: eight tokens at once (prefill), then one more (decode).
+One attention block of a decoder: int4 MatMulNBits (packed QKV) -> GroupQueryAttention with rotary embedding, grouped
+heads and a KV cache -> int4 MatMulNBits (output). It is run twice: eight tokens at once (prefill), then one more (decode).
 The expected answers are computed here with NumPy in float64, by no runtime, so that no provider is its own judge.
 
     python tools/make_proof_graph.py            # writes the files
@@ -55,7 +55,7 @@ def rotary_tables() -> tuple[NDArray[np.float16], NDArray[np.float16]]:
 
 
 def rotate(x: Floats, first: int, cos: Floats, sin: Floats) -> Floats:
-    """Rotary embedding of x [tokens, heads, HEAD], halves not interleaved; the first token stands at position `first`."""
+    """Rotary embedding of x [tokens, heads, HEAD], halves not interleaved; the first token is at position `first`."""
     c, s = (t[first : first + len(x), None, :] for t in (cos, sin))
     a, b = x[..., : HEAD // 2], x[..., HEAD // 2 :]
     return np.concatenate([a * c - b * s, b * c + a * s], axis=-1)

@@ -1,4 +1,4 @@
-"""The table of execution providers that edged knows, as data: what each is for, where it comes from, what it can run."""
+"""The table of execution providers that edged knows, as data: what they are called, where they come from."""
 
 from __future__ import annotations
 

@@ -17,7 +17,7 @@ _PROVIDER_NAME = re.compile(r"""["'](\w+ExecutionProvider)["']""")
 
 @dataclass(frozen=True, slots=True)
 class Package:
-    """One installed distribution. `libraries` are its provider libraries; `bundled` whether it holds onnxruntime itself."""
+    """One installed distribution, its provider libraries, and whether onnxruntime itself is in it (`bundled`)."""
 
     name: str
     version: str

@@ -83,7 +83,7 @@ def absent(candidate: Candidate, because: str, box: Box) -> Refusal:
 
 
 def failed(candidate: Candidate, found: Found, verdict: Verdict, said: str, box: Box) -> Refusal:
-    """The refusal of a provider whose proof ended with `verdict` and `said`; what stands behind it where that is known."""
+    """The refusal of a provider whose proof ended so: what it said, and what stands behind it where that is known."""
     blocked = [device.problem for device in box.accelerators if device.problem and _drives(candidate, device)]
     if blocked:
         group = blocked[0].rpartition("user not in group ")[2] if "user not in group " in blocked[0] else ""

@@ -31,12 +31,15 @@ from edged.hardware.trial_messages import (
     SliceRate,
 )
 from edged.hardware.trial_process import Voice, first_lines, leave, options_of, peak_bytes, settle
-from edged.hardware.trial_timing import decode, prefill
+from edged.hardware.trial_timing import time_decode, time_prefill
 
 DATA = Path(__file__).resolve().parent / "data"
 NO_CPU = ("session.disable_cpu_ep_fallback", "1")
 FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
 """What onnxruntime says when NO_CPU is set and an operator had to go to the CPU (1.24 and 1.31)."""
+
+DECODE_AFTER = 64
+"""Tokens of prompt before the timed decode."""
 
 WARM_TOKENS = 16
 KEPT_TOKENS = 4
@@ -62,7 +65,7 @@ def main(arguments: list[str]) -> int:
         voice.refuse(str(refusal))
     except MemoryError:
         voice.refuse("MemoryError")
-    except Exception as error:  # noqa: BLE001 - onnxruntime and genai raise whatever their C++ threw
+    except Exception as error:  # onnxruntime and genai raise whatever their C++ threw
         voice.refuse(f"{type(error).__name__}: {first_lines(str(error))}")
     return 0
 
@@ -172,7 +175,7 @@ def _placed(session: Any, spec: ProviderSpec, *, strict: bool) -> tuple[tuple[st
             for node in group.get_nodes():
                 key = (group.ep_name, node.op_type)
                 counts[key] = counts.get(key, 0) + 1
-    except Exception:  # noqa: BLE001 - before 1.24 only whether it was the whole graph is known
+    except Exception:  # before 1.24 only whether it was the whole graph is known
         return ((spec.ort_name, "every operator", 1),) if strict else ()
     return tuple((ep, op, count) for (ep, op), count in sorted(counts.items()))
 
@@ -197,12 +200,12 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
     model, whole = _load(og, request)
     load_s = time.monotonic() - started
     vocabulary = int(json.loads((Path(request.model_dir) / "genai_config.json").read_text())["model"]["vocab_size"])
-    longest = max(request.prompt_tokens, *request.slices)
+    longest = max(request.prompt_tokens, DECODE_AFTER, *request.slices)
     prompt = np.random.default_rng(1).integers(3, max(4, min(vocabulary, 30_000)), longest).astype(np.int32)
 
     def generator() -> Any:
         params = og.GeneratorParams(model)
-        length = WARM_TOKENS + longest + request.decode_tokens + 1
+        length = max(longest, DECODE_AFTER + request.decode_tokens) + 1
         params.set_search_options(max_length=length, min_length=length, do_sample=False)
         return og.Generator(model, params)
 
@@ -218,12 +221,10 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
     voice.phase("prefill")
     rates: list[SliceRate] = []
     for slice_tokens in request.slices:
-        if rates and time.monotonic() > ends_at:
-            break
-        current = generator()
-        rates.append(prefill(current, prompt, slice_tokens))
+        if not rates or time.monotonic() < ends_at:
+            rates.append(time_prefill(generator, prompt, slice_tokens, ends_at))
     voice.phase("decode")
-    tps, count, cpu_s = decode(current, request.decode_tokens, ends_at)
+    tps, count, cpu_s = time_decode(generator, prompt[:DECODE_AFTER], request.decode_tokens, ends_at)
     voice.phase("compare")
     return MeasureAnswer(
         load_s=load_s,

@@ -1,4 +1,4 @@
-"""What parent and trial child say to each other: one request as an argument, lines of JSON back on a private descriptor.
+"""What parent and child of a trial say to each other: a request as an argument, lines of JSON on a private descriptor.
 
 Both sides import this file; neither onnxruntime nor any other native library is imported here.
 """

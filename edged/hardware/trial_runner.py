@@ -41,7 +41,7 @@ EnergyReader = Callable[[], float | None]
 
 @dataclass(frozen=True, slots=True)
 class Limits:
-    """What a trial may take: `memory_bytes` resident, and never so much that the box has less than `keep_free_bytes`."""
+    """What a trial may take: `memory_bytes` resident, and only while the box keeps `keep_free_bytes` available."""
 
     deadline_s: float
     memory_bytes: int

@@ -1,42 +1,52 @@
-"""Timing of a generator from outside: prefill in slices, decode token by token. Knows no library, only its two calls."""
+"""Timing of a generator from outside: prefill in slices, decode token by token. Knows no library, only two calls."""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from edged.hardware.trial_messages import SliceRate
+
+ENOUGH_S = 0.6
+"""Rounds are repeated until this much was timed: a small model's prompt is over in milliseconds."""
 
 PREFILL_S = 3.0
 """Reading the prompt at one slice size stops after this time; the rate is over what was read."""
 
 
-def prefill(generator: Any, prompt: Any, slice_tokens: int) -> SliceRate:
-    """Reads the prompt in slices until its end or PREFILL_S; at least one slice."""
-    started, read, longest_s = time.monotonic(), 0, 0.0
-    for slice_ in _slices(prompt, slice_tokens):
-        before = time.monotonic()
-        generator.append_tokens(slice_)
-        read += len(slice_)
-        now = time.monotonic()
-        longest_s = max(longest_s, now - before)
-        if now - started > PREFILL_S:
-            break
-    return SliceRate(slice_tokens, read / (time.monotonic() - started), longest_s)
+def time_prefill(generator: Callable[[], Any], prompt: Any, slice_tokens: int, ends_at: float) -> SliceRate:
+    """Reads `prompt` in slices with fresh generators, at least one slice; making a generator is not timed."""
+    read, spent_s, longest_s = 0, 0.0, 0.0
+    while spent_s < ENOUGH_S and (not read or time.monotonic() < ends_at):
+        current = generator()
+        for slice_ in _slices(prompt, slice_tokens):
+            before = time.monotonic()
+            current.append_tokens(slice_)
+            took_s = time.monotonic() - before
+            read, spent_s, longest_s = read + len(slice_), spent_s + took_s, max(longest_s, took_s)
+            if spent_s > PREFILL_S:
+                break
+    return SliceRate(slice_tokens, read / spent_s, longest_s)
+
+
+def time_decode(generator: Callable[[], Any], prompt: Any, tokens: int, ends_at: float) -> tuple[float, int, float]:
+    """(tokens per second, tokens, processor seconds of all threads) after `prompt`; at least one token."""
+    count, spent_s, cpu_s = 0, 0.0, 0.0
+    while spent_s < ENOUGH_S and (not count or time.monotonic() < ends_at):
+        current = generator()
+        current.append_tokens(prompt)
+        started, cpu = time.monotonic(), time.process_time()
+        for _ in range(tokens):
+            if current.is_done() or (count and time.monotonic() > ends_at):
+                break
+            current.generate_next_token()
+            count += 1
+        spent_s, cpu_s = spent_s + time.monotonic() - started, cpu_s + time.process_time() - cpu
+    return count / spent_s, count, cpu_s
 
 
 def _slices(prompt: Any, slice_tokens: int) -> Iterator[Any]:
+    """Whole slices only: a short last one would be timed as if it were whole."""
     for first in range(0, len(prompt) - len(prompt) % slice_tokens, slice_tokens):
         yield prompt[first : first + slice_tokens]
-
-
-def decode(generator: Any, tokens: int, ends_at: float) -> tuple[float, int, float]:
-    """(tokens per second, tokens, processor seconds of all threads); at least one token however late it is."""
-    count, started, cpu = 0, time.monotonic(), time.process_time()
-    while count < tokens and not generator.is_done():
-        generator.generate_next_token()
-        count += 1
-        if time.monotonic() > ends_at:
-            break
-    return count / (time.monotonic() - started), count, time.process_time() - cpu

@@ -1,0 +1,217 @@
+"""The daemon: builds the parts, starts them in order, serves, drains, stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import resource
+import signal
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from edged import __version__, logs, systemd
+from edged.config import Settings
+from edged.errors import ConfigError, OwnerError
+from edged.protocol.endpoint import MAX_IPC_PATH_BYTES, listen_endpoint, socket_path
+from edged.protocol.limits import WireLimits
+from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.router import Router
+from edged.status import describe
+from edged.store.models import FoundModel, find_model
+
+log = logging.getLogger(__name__)
+
+LONGEST_LOAD_NOTICE_S = 30.0
+
+
+def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
+    """Serve until told to stop; returns the exit status. Raises OwnerError for what the owner must mend first."""
+    logs.set_up(settings.log_level, settings.log_format)
+    endpoint = settings.endpoint or listen_endpoint()
+    model = find_model(settings.model, settings.state_path)
+    _raise_fd_limit()
+    with _only_daemon(endpoint):
+        return asyncio.run(_Daemon(settings, endpoint, model, reload).main())
+
+
+class _Daemon:
+    def __init__(
+        self, settings: Settings, endpoint: str, model: FoundModel, reload: Callable[[], Settings] | None
+    ) -> None:
+        self._settings, self._endpoint, self._model, self._reload = settings, endpoint, model, reload
+        self._stop = asyncio.Event()
+        self._at_once = asyncio.Event()
+
+    async def main(self) -> int:
+        self._start()
+        feeding = asyncio.create_task(self._feed_watchdog())
+        telling = asyncio.create_task(self._tell_service_manager())
+        await self._stop.wait()
+        await self._drain()
+        for task in (feeding, telling):
+            task.cancel()
+        await self._link.stop()
+        self._router.door.close()
+        self._context.term()
+        log.info("edged stopped")
+        return 0
+
+    def _start(self) -> None:
+        context = self._context = zmq.Context()
+        context.set(zmq.MAX_SOCKETS, 65535)
+        self._router = Router(context, wire_limits(self._settings), describe, __version__)
+        self._link = EngineLink(
+            context,
+            self._model.name,
+            engine_options(self._settings, self._model),
+            HangRule(self._settings.hang_factor, self._settings.hang_floor_s),
+            beside=_directory(self._endpoint),
+            on_message=self._router.on_engine,
+            on_lost=self._router.on_lost,
+        )
+        self._router.use(self._link)
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._stop.set)
+        loop.add_signal_handler(signal.SIGINT, self._interrupt)
+        loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        try:
+            self._router.door.open(self._endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"endpoint {self._endpoint}: cannot listen there: {error}") from error
+        self._link.start()
+        log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
+
+    async def _drain(self) -> None:
+        """Refuse new work, let running streams finish up to the limit, then answer what is left."""
+        systemd.notify("STOPPING=1", "STATUS=draining")
+        self._router.drain()
+        live = len(self._router.streams)
+        if live:
+            log.info("draining live=%d limit_s=%.0f", live, self._settings.drain_s)
+            idle = asyncio.create_task(self._router.wait_idle())
+            at_once = asyncio.create_task(self._at_once.wait())
+            await asyncio.wait({idle, at_once}, timeout=self._settings.drain_s, return_when=asyncio.FIRST_COMPLETED)
+            idle.cancel()
+            at_once.cancel()
+        self._router.end_all("edged is stopping; try again after its restart")
+
+    def _interrupt(self) -> None:
+        if self._stop.is_set():
+            self._at_once.set()
+        self._stop.set()
+
+    def _hangup(self) -> None:
+        """Re-read the settings; take over at once what is safe to change, name what needs a restart."""
+        if self._reload is None:
+            return
+        try:
+            fresh = self._reload()
+        except OwnerError as error:
+            log.error("settings not re-read: %s", error)
+            return
+        changed = {name for name in Settings.model_fields if getattr(fresh, name) != getattr(self._settings, name)}
+        logs.set_up(fresh.log_level, fresh.log_format)
+        self._router.reconfigure(wire_limits(fresh))
+        safe = {"log_level", "log_format", "drain_s", *WireLimits.__dataclass_fields__}
+        later = sorted(changed - safe)
+        self._settings = fresh
+        log.info("settings re-read changed=%s", ",".join(sorted(changed)) or "none")
+        if later:
+            log.warning("these take effect at the next restart: %s", ", ".join(later))
+
+    async def _feed_watchdog(self) -> None:
+        """While this loop turns, the front lives; the engine is the front's own to watch."""
+        interval_s = systemd.watchdog_interval_s()
+        while interval_s is not None:
+            systemd.notify("WATCHDOG=1")
+            await asyncio.sleep(interval_s)
+
+    async def _tell_service_manager(self) -> None:
+        """READY once the model has answered its first question, or cannot be loaded for a stated reason."""
+        link = self._link
+        ready = False
+        while True:
+            link.changed.clear()
+            if link.state in (State.READY, State.FAILED) and not ready:
+                ready = True
+                systemd.notify("READY=1")
+            elif not ready:
+                systemd.notify(f"EXTEND_TIMEOUT_USEC={int(LONGEST_LOAD_NOTICE_S * 2e6)}")
+            degraded = "degraded: " if link.state is State.FAILED else ""
+            systemd.notify(f"STATUS={degraded}model {link.name} {link.state.value} {link.reason}".rstrip())
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(link.changed.wait(), LONGEST_LOAD_NOTICE_S)
+
+
+def wire_limits(settings: Settings) -> WireLimits:
+    """The front's ceilings from the settings of the same names."""
+    return WireLimits(**{name: getattr(settings, name) for name in WireLimits.__dataclass_fields__})
+
+
+def engine_options(settings: Settings, model: FoundModel) -> dict[str, Any]:
+    """What an engine is told; names are those of edged.engine.options."""
+    same = (
+        "threads max_context default_max_tokens max_queue max_queue_per_client max_running max_sessions session_idle_s "
+        "prefix_idle_s prefill_slice_ms stream_interval_ms kv_memory_bytes memory_reserve_bytes "
+        "memory_reserve_fraction load_timeout_s log_level log_format"
+    )
+    return {"name": model.name, "folder": str(model.folder)} | {name: getattr(settings, name) for name in same.split()}
+
+
+def _directory(endpoint: str) -> Path | None:
+    path = socket_path(endpoint)
+    return path.parent if path else None
+
+
+def _raise_fd_limit() -> None:
+    """The soft limit to the hard one: each connection takes a descriptor, and libzmq aborts when there are none."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft != hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+@contextlib.contextmanager
+def _only_daemon(endpoint: str) -> Iterator[None]:
+    """Hold the lock beside the socket; a second bind on the same path would succeed and take the clients away.
+
+    Raises ConfigError when another daemon has it or the directory is not safe.
+    """
+    path = socket_path(endpoint)
+    if path is None:
+        yield
+        return
+    if len(str(path).encode()) > MAX_IPC_PATH_BYTES:
+        raise ConfigError(f"endpoint: the socket's path is longer than {MAX_IPC_PATH_BYTES} bytes: {path}")
+    _make_directory(path.parent)
+    lock_path = path.with_name(path.name + ".lock")
+    try:
+        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise ConfigError(f"{lock_path}: cannot be opened: {error.strerror}") from error
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        os.close(lock)
+        raise ConfigError(f"another edged serves {path} already; stop it, or set another endpoint") from None
+    try:
+        path.unlink(missing_ok=True)  # a stale socket file of a daemon that was killed
+        yield
+    finally:
+        os.close(lock)
+
+
+def _make_directory(directory: Path) -> None:
+    """Make the socket's directory if need be; one in a place open to all must be ours alone."""
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        owner = directory.stat().st_uid
+    except OSError as error:
+        raise ConfigError(f"{directory}: cannot be made for the socket: {error.strerror}") from error
+    if directory.parent == Path("/tmp") and owner != os.getuid():
+        raise ConfigError(f"{directory}: belongs to uid {owner}, not to this user; remove it or set XDG_RUNTIME_DIR")

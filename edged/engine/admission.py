@@ -1,0 +1,127 @@
+"""May this request begin? Plain arithmetic on numbers; its answer is a named outcome, never a boolean.
+
+KV memory is allocated in sizes of 256 · 2ⁿ tokens (or the whole context), so that a kept conversation has room for its
+next turn and freed memory is of use to others.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+SMALLEST_SLOT_TOKENS = 256
+SMALLEST_ANSWER_TOKENS = 64  # a picked max_tokens is not lowered below this to start at once
+COMFORTABLE_ANSWER_TOKENS = 256  # nor below this to stay in an idle slot, rather than read the prompt again
+
+
+@dataclass(frozen=True, slots=True)
+class Books:
+    """The ledger and the limits at this moment; bytes of KV memory and counts.
+
+    `budget_bytes` is for all KV memory together; `idle_bytes` of it can be given back at once.
+    `admitting` is False under memory pressure.
+    """
+
+    budget_bytes: int
+    running_bytes: int
+    idle_bytes: int
+    running: int
+    max_running: int
+    bytes_per_token: int
+    context_tokens: int
+    admitting: bool = True
+
+    @property
+    def free_bytes(self) -> int:
+        """What may be taken without giving anything back."""
+        return max(0, self.budget_bytes - self.running_bytes - self.idle_bytes)
+
+    @property
+    def most_tokens(self) -> int:
+        """The most that prompt and answer of one request may have together when it runs alone."""
+        if not self.bytes_per_token:
+            return self.context_tokens
+        return min(self.context_tokens, self.budget_bytes // self.bytes_per_token)
+
+
+@dataclass(frozen=True, slots=True)
+class Admit:
+    """Begin now. `reclaim_bytes` of idle KV must be given back first."""
+
+    capacity_tokens: int
+    max_tokens: int
+    reclaim_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class Wait:
+    """Would fit later; `reason` is `memory`, `slots` or `pressure`."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Reject:
+    """Can never fit; `max_tokens_fit` is the most that prompt and answer may have together."""
+
+    max_tokens_fit: int
+    because: str
+
+
+Outcome = Admit | Wait | Reject
+
+
+def slot_capacity(tokens: int, context_tokens: int) -> int:
+    """The slot size that holds `tokens`: 256 · 2ⁿ, at most the context."""
+    size = SMALLEST_SLOT_TOKENS
+    while size < tokens:
+        size *= 2
+    return min(size, context_tokens)
+
+
+def decide(
+    prompt_tokens: int,
+    max_tokens: int | None,
+    default_max_tokens: int,
+    books: Books,
+    *,
+    own_idle_tokens: int = 0,
+    room_tokens: int = 0,
+) -> Outcome:
+    """Admit, wait or reject one request.
+
+    With `max_tokens` None the answer's length is picked: the default, less where context or memory are short, and
+    less again (not below SMALLEST_ANSWER_TOKENS) when that lets it start now instead of waiting for memory.
+    `own_idle_tokens` is the capacity of an idle slot that the request would take up; a picked answer is shortened to
+    stay in it. `room_tokens` is what a session would like beyond this turn.
+    """
+    most = books.most_tokens
+    if prompt_tokens + (max_tokens or 1) > most:
+        because = "context" if most == books.context_tokens else "memory"
+        return Reject(most, because)
+    if books.running >= books.max_running:
+        return Wait("slots")
+    if not books.admitting and books.running:
+        return Wait("pressure")
+    wanted = max_tokens or min(default_max_tokens, most - prompt_tokens)
+    least = wanted if max_tokens else min(wanted, COMFORTABLE_ANSWER_TOKENS)
+    if own_idle_tokens >= prompt_tokens + least:
+        return Admit(own_idle_tokens, min(wanted, own_idle_tokens - prompt_tokens), 0)
+    reclaimable = books.budget_bytes - books.running_bytes
+    for answer in _answers(wanted, picked=max_tokens is None):
+        needed = prompt_tokens + answer
+        roomy = slot_capacity(needed + room_tokens, books.context_tokens)
+        for capacity in (roomy, slot_capacity(needed, books.context_tokens), needed):  # the last when only that fits
+            kv_bytes = capacity * books.bytes_per_token
+            if kv_bytes <= reclaimable:
+                return Admit(capacity, answer, max(0, kv_bytes - books.free_bytes))
+    return Wait("memory")
+
+
+def _answers(wanted: int, *, picked: bool) -> list[int]:
+    """Answer lengths to try, longest first."""
+    if not picked:
+        return [wanted]
+    tries = [wanted]
+    while tries[-1] // 2 >= SMALLEST_ANSWER_TOKENS:
+        tries.append(tries[-1] // 2)
+    return tries

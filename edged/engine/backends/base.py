@@ -1,0 +1,67 @@
+"""What the engine needs of a native library: tokens in, tokens out, KV memory by the slot.
+
+A backend steps a *set* of slots at once, so one that batches its forward pass, or that speculates and gets several
+tokens from one, fits without touching the scheduler.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from edged.engine.sampler import Picked, Sampler
+
+
+@dataclass(frozen=True, slots=True)
+class ModelInfo:
+    """What a loaded model is. `context_tokens` is the most that prompt and answer may have together."""
+
+    name: str
+    type: str
+    context_tokens: int
+    vocab_size: int
+    eos_token_ids: frozenset[int]
+    kv_bytes_per_token: int
+    weights_bytes: int
+    can_rewind: bool
+    provider: str
+
+
+class Slot(Protocol):
+    """KV memory of one sequence. `tokens` are those whose keys and values it holds, in order."""
+
+    capacity_tokens: int
+    tokens: list[int]
+    sampler: Sampler
+
+
+class Backend(Protocol):
+    """One loaded model. Not thread-safe; owned by the engine's main thread."""
+
+    info: ModelInfo
+
+    def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        """Token ids of a conversation in the model's own chat format, ready for the answer. `role` and `content` are
+        text; control tokens inside any content are encoded as plain text."""
+
+    def encode_text(self, text: str) -> list[int]:
+        """Token ids of plain text; control tokens in it are plain text too."""
+
+    def token_bytes(self, token: int) -> bytes:
+        """The UTF-8 bytes a token stands for, perhaps part of a character; empty for control tokens."""
+
+    def open_slot(self, capacity_tokens: int) -> Slot:
+        """Allocate KV memory for `capacity_tokens`, prompt and answer together."""
+
+    def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
+        """Append a slice of a prompt to the slot."""
+
+    def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
+        """One or more new tokens for each slot, picked by its sampler. Each slot must have been prefilled."""
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        """Keep the slot's first `length` tokens; tokens must be appended before the next step."""
+
+    def close_slot(self, slot: Slot) -> None:
+        """Give the slot's KV memory back."""

@@ -1,0 +1,154 @@
+"""onnxruntime-genai behind the `Backend` interface; its only importer in the engine.
+
+Every token, of a prompt or picked by us, goes in by `append_tokens`: it runs the same graph as `generate_next_token`,
+gives the same logits, leaves sampling to us (any request may use any sampling on a kept KV cache) and keeps `rewind_to`
+exact, which replays a token otherwise. A picked token is appended at the *next* step, so the last one of an answer
+costs no forward pass.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime_genai as og
+
+from edged.engine.backends.base import ModelInfo, Slot
+from edged.engine.backends.vocabulary import read_vocabulary
+from edged.engine.plain_text import PlainText
+from edged.engine.sampler import Picked, Sampler, Sampling
+from edged.errors import Internal, ModelError
+from edged.store.manifest import ModelManifest
+
+_libc = ctypes.CDLL(None)
+TRIM_BYTES = 32 * 2**20  # KV memory worth asking glibc to give back
+_ANCHORS = ("\n", "\t", "0")
+
+
+class GenaiSlot:
+    """A `Generator` with its KV memory. `pending` was picked and not appended yet."""
+
+    __slots__ = ("capacity_tokens", "generator", "pending", "sampler", "tokens")
+
+    def __init__(self, generator: Any, capacity_tokens: int) -> None:
+        self.generator: Any = generator
+        self.capacity_tokens = capacity_tokens
+        self.tokens: list[int] = []
+        self.pending: int | None = None
+        self.sampler = Sampler(Sampling())
+
+
+class GenaiBackend:
+    """One model on one execution provider."""
+
+    def __init__(self, folder: Path, manifest: ModelManifest, name: str, *, context_tokens: int, threads: int) -> None:
+        """Load the model. Raises ModelError when the library refuses it."""
+        try:
+            config = og.Config(str(folder))
+            config.clear_providers()  # CPU: the library falls back to it when none is named
+            if threads:
+                options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
+                config.overlay(json.dumps(options))
+            self._model = og.Model(config)
+            self._tokenizer = og.Tokenizer(self._model)
+        except Exception as error:  # the library raises bare RuntimeError and its own kinds
+            raise ModelError(folder, "", f"onnxruntime-genai refused it: {_first_line(error)}") from error
+        self._vocabulary = read_vocabulary(folder)
+        self._plain = PlainText(self._vocabulary.control)
+        self._anchors = [(anchor, self._encode(anchor)) for anchor in _ANCHORS]
+        self.strips_first_space = self._vocabulary.strips_first_space
+        self.info = ModelInfo(
+            name=name,
+            type=manifest.model_type,
+            context_tokens=context_tokens,
+            vocab_size=manifest.vocab_size,
+            eos_token_ids=frozenset(manifest.eos_ids),
+            kv_bytes_per_token=manifest.kv_bytes_per_token,
+            weights_bytes=manifest.weights_bytes,
+            can_rewind=manifest.kind == "text",
+            provider="CPUExecutionProvider",
+        )
+
+    # ---- text
+
+    def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        mark = self._plain.choose_mark(message["content"] for message in messages)
+        marked = [{**message, "content": self._plain.mark(message["content"], mark)} for message in messages]
+        try:
+            prompt = self._tokenizer.apply_chat_template(json.dumps(marked), add_generation_prompt=True)
+        except Exception as error:
+            raise Internal("the model's chat template failed on this conversation") from error
+        return self._encode_marked(prompt, mark)
+
+    def encode_text(self, text: str) -> list[int]:
+        mark = self._plain.choose_mark([text])
+        return self._encode_marked(self._plain.mark(text, mark), mark)
+
+    def _encode_marked(self, text: str, mark: str) -> list[int]:
+        first, *rest = text.split(mark)
+        ids = self._encode(first)
+        for part in rest:
+            ids += self._encode_continued(part)
+        return ids
+
+    def _encode_continued(self, text: str) -> list[int]:
+        """Ids of text that goes on from other text: without the space or the token some tokenizers put in front."""
+        for anchor, anchor_ids in self._anchors:
+            ids = self._encode(anchor + text)
+            if ids[: len(anchor_ids)] == anchor_ids:
+                return ids[len(anchor_ids) :]
+        return self._encode(text)
+
+    def _encode(self, text: str) -> list[int]:
+        return [int(token) for token in self._tokenizer.encode(text)]
+
+    def token_bytes(self, token: int) -> bytes:
+        return self._vocabulary.bytes_of(token)
+
+    # ---- KV memory and steps
+
+    def open_slot(self, capacity_tokens: int) -> GenaiSlot:
+        params = og.GeneratorParams(self._model)
+        params.set_search_options(max_length=capacity_tokens, past_present_share_buffer=True)
+        return GenaiSlot(og.Generator(self._model, params), capacity_tokens)
+
+    def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
+        slot = _own(slot)
+        slot.generator.append_tokens(np.asarray(tokens, dtype=np.int32))
+        slot.tokens.extend(tokens)
+
+    def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
+        return [[self._step(_own(slot))] for slot in slots]
+
+    def _step(self, slot: GenaiSlot) -> Picked:
+        if slot.pending is not None:
+            slot.generator.append_tokens([slot.pending])
+            slot.tokens.append(slot.pending)
+        picked = slot.sampler.pick(slot.generator.get_logits()[0, -1])
+        slot.pending = picked.token
+        return picked
+
+    def rewind(self, slot: Slot, length: int) -> None:
+        slot = _own(slot)
+        slot.pending = None
+        if length < len(slot.tokens):
+            slot.generator.rewind_to(length)
+            del slot.tokens[length:]
+
+    def close_slot(self, slot: Slot) -> None:
+        _own(slot).generator = None
+        if slot.capacity_tokens * self.info.kv_bytes_per_token >= TRIM_BYTES:
+            _libc.malloc_trim(0)
+
+
+def _own(slot: Slot) -> GenaiSlot:
+    assert isinstance(slot, GenaiSlot)
+    return slot
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).strip().splitlines()[0][:300] if str(error).strip() else type(error).__name__

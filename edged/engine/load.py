@@ -1,0 +1,71 @@
+"""From a model folder to a backend that has answered: check, refuse what cannot fit, load, warm up, measure."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from edged.engine.announced import AnnouncedBackend
+from edged.engine.memory import EngineMemory, MemoryPolicy
+from edged.engine.options import EngineOptions
+from edged.engine.pace import Pace
+from edged.errors import ModelError
+from edged.protocol.pulse import PulseWriter
+from edged.store.manifest import read_manifest
+
+WARM_UP_TOKENS = 16
+WARM_UP_STEPS = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A model ready to serve."""
+
+    backend: AnnouncedBackend
+    pace: Pace
+    memory: EngineMemory
+    strips_first_space: bool
+    load_s: float
+
+
+def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]) -> Loaded:
+    """Load the model named in `options`. Raises ModelError, also when its weights do not fit into memory."""
+    started_s = time.monotonic()
+    folder = Path(options.folder)
+    tell("checking the model's files")
+    manifest = read_manifest(folder)
+    if manifest.kind != "text":
+        raise ModelError(folder, "genai_config.json", f"a {manifest.kind} model; this version serves text models only")
+    if not manifest.has_chat_template:
+        raise ModelError(folder, "chat_template.jinja", "missing; the model's chat format is not known without it")
+    context = min(manifest.max_tokens, options.max_context or manifest.max_tokens)
+    memory = EngineMemory(
+        MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction)
+    )
+    memory.check_room(folder, manifest.weights_bytes, manifest.kv_bytes_per_token)
+    tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
+    pulse.beat(options.load_timeout_s)
+    from edged.engine.backends.genai import GenaiBackend  # the native library: not before the folder was checked
+
+    native = GenaiBackend(folder, manifest, options.name, context_tokens=context, threads=options.threads)
+    memory.loaded(manifest.weights_bytes)
+    pace = Pace(options.prefill_slice_ms / 1000)
+    backend = AnnouncedBackend(native, pulse, pace)
+    tell("asking it a first question")
+    _warm_up(backend)
+    return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s)
+
+
+def _warm_up(backend: AnnouncedBackend) -> None:
+    """The canary: the model itself must read and answer. It also gives the first measurements of its pace."""
+    tokens = backend.encode_chat([{"role": "user", "content": "Hello! Which sensor is the warmest now?"}])
+    slot = backend.open_slot(WARM_UP_TOKENS * 2 + WARM_UP_STEPS)
+    tokens = (tokens * WARM_UP_TOKENS)[:WARM_UP_TOKENS]
+    backend.prefill(slot, tokens)  # the first call also pays for what is made lazily: it is not a measurement
+    backend.forget_pace()
+    backend.prefill(slot, tokens)
+    for _ in range(WARM_UP_STEPS):
+        backend.step([slot])
+    backend.close_slot(slot)

@@ -1,0 +1,41 @@
+"""What the front tells a new engine: read once from standard input, as JSON. The engine's only settings."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict, dataclass
+from typing import Any
+
+
+@dataclass(frozen=True, slots=True)
+class EngineOptions:
+    """Names as in config; `folder` is the model's, `name` what clients call it."""
+
+    name: str
+    folder: str
+    threads: int
+    max_context: int
+    default_max_tokens: int
+    max_queue: int
+    max_queue_per_client: int
+    max_running: int
+    max_sessions: int
+    session_idle_s: float
+    prefix_idle_s: float
+    prefill_slice_ms: int
+    stream_interval_ms: int
+    kv_memory_bytes: int
+    memory_reserve_bytes: int
+    memory_reserve_fraction: float
+    load_timeout_s: float
+    log_level: str
+    log_format: str
+
+    def to_map(self) -> dict[str, Any]:
+        return asdict(self)
+
+
+def read_options() -> EngineOptions:
+    """Options from standard input. Raises ValueError or TypeError when they are not of this version."""
+    return EngineOptions(**json.load(sys.stdin))

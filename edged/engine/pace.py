@@ -1,0 +1,56 @@
+"""How fast this model runs here, measured as it runs: sizes prefill slices and says how long a native call may take."""
+
+from __future__ import annotations
+
+SMOOTHING = 0.3  # weight of the newest measurement
+FIRST_SLICE_TOKENS = 8
+MAX_SLICE_TOKENS = 512
+SLACK = 3.0  # a call may take this many times its estimate before it is late…
+SLACK_S = 0.5  # …plus this
+ZERO_BYTES_PER_S = 200e6  # slowest rate at which KV memory is allocated and zeroed (a Raspberry Pi under pressure)
+
+
+class Pace:
+    """Owned by the engine's main thread. Rates are tokens per second, 0 until measured."""
+
+    def __init__(self, slice_s: float) -> None:
+        self._slice_s = slice_s
+        self.prefill_tps = 0.0
+        self.step_s = 0.0
+
+    def slice_tokens(self) -> int:
+        """How many prompt tokens to read in the next slice, so that it takes about `slice_s`."""
+        if not self.prefill_tps:
+            return FIRST_SLICE_TOKENS
+        return max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * self._slice_s)))
+
+    def prefilled(self, tokens: int, took_s: float) -> None:
+        """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""
+        if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
+            self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
+
+    def stepped(self, took_s: float) -> None:
+        """One token was decoded for one slot."""
+        self.step_s = _smooth(self.step_s, took_s)
+
+    def forget(self) -> None:
+        """Start measuring anew."""
+        self.prefill_tps = self.step_s = 0.0
+
+    def prefill_allowed_s(self, tokens: int) -> float:
+        """What a slice may take at most."""
+        if not self.prefill_tps:
+            return 30.0
+        return SLACK * tokens / self.prefill_tps + SLACK_S
+
+    def step_allowed_s(self, slots: int) -> float:
+        """What a decode step over `slots` slots may take at most."""
+        return SLACK * self.step_s * slots + SLACK_S if self.step_s else 30.0
+
+    def allocation_allowed_s(self, kv_bytes: int) -> float:
+        """What opening a slot may take at most."""
+        return kv_bytes / ZERO_BYTES_PER_S + SLACK_S
+
+
+def _smooth(old: float, new: float) -> float:
+    return new if not old else (1 - SMOOTHING) * old + SMOOTHING * new

@@ -1,0 +1,380 @@
+"""Who runs next. One turn: expire → admit → read one slice of one prompt → one step of every running stream.
+
+So a running stream never waits for more than one slice of somebody else's prompt, and cancels, deadlines and new work
+are looked at between slices and between tokens. Owns the queue, the running jobs and the slots.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+from edged.engine.admission import Admit, Books, Reject, Wait, decide
+from edged.engine.announced import AnnouncedBackend
+from edged.engine.conversation import fit, plain_turns
+from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
+from edged.engine.pace import Pace
+from edged.engine.queue import Queue
+from edged.engine.sampler import Sampler
+from edged.engine.slots import Slots
+from edged.engine.text import TextStream
+from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError, TooLarge
+from edged.protocol import engine as wire
+
+log = logging.getLogger(__name__)
+
+PROGRESS_TOKENS = 256  # prompts at least this long report how far they were read
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The owner's settings that matter here; names as in config."""
+
+    default_max_tokens: int
+    max_queue: int
+    max_queue_per_client: int
+    max_running: int
+    max_sessions: int
+    session_idle_s: float
+    prefix_idle_s: float
+    stream_interval_s: float
+
+
+class Scheduler:
+    """`send` takes what goes to the front; `budget_bytes` says how much KV memory there may be in all, now."""
+
+    def __init__(
+        self,
+        backend: AnnouncedBackend,
+        pace: Pace,
+        policy: Policy,
+        *,
+        send: Send,
+        budget_bytes: Callable[[], int],
+        strips_first_space: bool,
+        clock: Callable[[], float] = monotonic_s,
+    ) -> None:
+        self._backend, self._pace, self._policy = backend, pace, policy
+        self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
+        self._strips = strips_first_space
+        self._queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
+        self._jobs: dict[int, Job] = {}
+        self._turn_of = 0
+        self.slots = Slots(backend, max_idle=policy.max_sessions)
+        self.admitting = True
+        self.pause_s = 0.0
+        self.counts = {"finished": 0, "completion_tokens": 0, "prompt_tokens": 0, "cached_tokens": 0, "book_errors": 0}
+
+    # ---- what the worker hands in
+
+    def submit(self, start: wire.Start) -> None:
+        """A new request: tokenized at once, queued, and admitted by a later turn."""
+        try:
+            self._backend.rid = start.rid
+            if start.op == "tokenize":
+                ids = self._backend.encode_text(start.body["text"])
+                self._send(wire.Result(start.rid, {"tokens": ids, "count": len(ids)}))
+            elif start.op == "session.close":
+                self._close_session(start)
+            else:
+                self._queue.check_room(start.client, self._retry_ms())
+                self._queue.add(self._read(start))
+        except RequestError as error:
+            self._refuse(start.rid, error)
+        except Exception:
+            log.exception("request failed rid=%d op=%s", start.rid, start.op)
+            self._refuse(start.rid, Internal("edged failed on this request; its log has the details"))
+        finally:
+            self._backend.rid = 0
+
+    def stop(self, rid: int, reason: str) -> None:
+        """End a request early: `cancelled`, or `gone` when nobody is left to answer."""
+        waiting = self._queue.find(rid)
+        if waiting is not None:
+            self._queue.take(waiting)
+            if reason != "gone":
+                self._refuse(rid, Cancelled("cancelled before it began"))
+        elif rid in self._jobs:
+            self._finish(self._jobs[rid], reason)
+
+    @property
+    def busy(self) -> bool:
+        """Something runs, or could be admitted."""
+        return bool(self._jobs or len(self._queue))
+
+    def turn(self) -> None:
+        """One round of work."""
+        self._expire()
+        self._admit()
+        self._read_slice()
+        self._step()
+        if not self._jobs:
+            self._check_books()
+
+    def tick(self) -> None:
+        """About once a second: close what has idled too long."""
+        now_s = self._clock()
+        self.slots.expire(
+            sessions_before_s=now_s - self._policy.session_idle_s, anonymous_before_s=now_s - self._policy.prefix_idle_s
+        )
+
+    def shed_newest(self) -> bool:
+        """Under critical memory pressure: end the newest running request; False when none runs."""
+        newest = max(self._jobs.values(), key=lambda job: job.accepted_s, default=None)
+        if newest is not None:
+            log.warning("memory pressure, newest request ended rid=%d", newest.rid)
+            self._fail(newest, Busy("memory ran short on this device; try again", retry_after_ms=5000))
+        return newest is not None
+
+    # ---- a turn
+
+    def _expire(self) -> None:
+        now_s = self._clock()
+        for waiting in self._queue.overdue(now_s):
+            self._queue.take(waiting)
+            self._refuse(waiting.start.rid, DeadlineExceeded("the deadline passed while the request waited its turn"))
+        for job in list(self._jobs.values()):
+            if job.start.deadline_s is not None and job.start.deadline_s <= now_s:
+                self._finish(job, "deadline")
+
+    def _admit(self) -> None:
+        if not len(self._queue):
+            return
+        place = 0
+        blocked = False
+        for waiting in self._queue.in_order(self._clock()):
+            if not blocked and not self._session_busy(waiting):
+                outcome = self._decide(waiting)
+                if not isinstance(outcome, Wait):
+                    self._queue.take(waiting)
+                    self._begin(waiting, outcome)
+                    continue
+                blocked = True  # nobody passes the first that must wait for memory: large requests do not starve
+            place += 1
+            self._tell_place(waiting, place)
+
+    def _session_busy(self, waiting: Waiting) -> bool:
+        return waiting.session is not None and self.slots.busy(waiting.start.uid, waiting.session)
+
+    def _decide(self, waiting: Waiting) -> Admit | Wait | Reject:
+        kept = self.slots.candidate(waiting.start.uid, waiting.session, waiting.prompt)
+        grown = len(waiting.prompt) - (len(kept.slot.tokens) if kept else 0)
+        return decide(
+            len(waiting.prompt),
+            waiting.max_tokens,
+            self._policy.default_max_tokens,
+            self.books(),
+            own_idle_tokens=kept.slot.capacity_tokens if kept else 0,
+            room_tokens=max(0, grown) + (waiting.max_tokens or 0) if waiting.session else 0,
+        )
+
+    def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
+        start = waiting.start
+        if isinstance(outcome, Reject):
+            self._refuse(start.rid, _too_large(waiting, outcome))
+            return
+        try:
+            self._backend.rid = start.rid
+            lease = self.slots.lease(
+                f"request {start.rid}",
+                start.uid,
+                waiting.session,
+                waiting.prompt,
+                outcome.capacity_tokens,
+                outcome.reclaim_bytes,
+            )
+        except Exception:
+            log.exception("no slot rid=%d tokens=%d", start.rid, outcome.capacity_tokens)
+            self._refuse(start.rid, Internal("the model could not allocate memory for this request"))
+            return
+        finally:
+            self._backend.rid = 0
+        lease.slot.sampler = Sampler(sampling_of(start.body), waiting.prompt)
+        stop = start.body["stop"]
+        stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
+        text = TextStream(stops, strip_first_space=self._strips and start.op == "chat")
+        now_s = self._clock()
+        job = Job(start, waiting.prompt, outcome.max_tokens, lease, text, now_s, lease.cached_tokens)
+        self._jobs[start.rid] = job
+        self._send(
+            wire.Accepted(
+                start.rid,
+                len(waiting.prompt),
+                outcome.max_tokens,
+                lease.kv_bytes,
+                lease.cached_tokens,
+                waiting.session,
+                waiting.dropped_turns,
+            )
+        )
+
+    def _read_slice(self) -> None:
+        """One slice of one prompt, each reader in turn."""
+        readers = [job for job in self._jobs.values() if job.reading]
+        if not readers:
+            return
+        job = next((job for job in readers if job.rid > self._turn_of), readers[0])
+        self._turn_of = job.rid
+        self._flush_all()  # nobody's finished words wait for a slice
+        tokens = job.prompt[job.read : job.read + self._pace.slice_tokens()]
+        try:
+            self._backend.rid = job.rid
+            self._backend.prefill(job.lease.slot, tokens)
+        except Exception:
+            log.exception("prefill failed rid=%d", job.rid)
+            self._fail(job, Internal("the model failed while it read this prompt"))
+            return
+        finally:
+            self._backend.rid = 0
+        job.read += len(tokens)
+        if job.reading and len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
+            self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
+
+    def _step(self) -> None:
+        """One token for every stream that has read its prompt."""
+        for job in [job for job in self._jobs.values() if not job.reading]:
+            self._backend.rid = job.rid
+            try:
+                picked = self._backend.step([job.lease.slot])[0]
+            except RequestError as error:
+                self._fail(job, error)
+                continue
+            except Exception:
+                log.exception("step failed rid=%d", job.rid)
+                self._fail(job, Internal("the model failed while it answered"))
+                continue
+            finally:
+                self._backend.rid = 0
+            now_s = self._clock()
+            for token in picked:
+                reason = job.take(token, self._backend, now_s)
+                if reason:
+                    self._finish(job, reason)
+                    break
+            else:
+                if now_s - job.last_flush_s >= self._policy.stream_interval_s:
+                    job.flush(self._send, now_s)
+
+    def _flush_all(self) -> None:
+        now_s = self._clock()
+        for job in self._jobs.values():
+            job.flush(self._send, now_s)
+
+    # ---- ends
+
+    def _finish(self, job: Job, reason: str) -> None:
+        """The answer is over: `stop`, `length`, `cancelled`, `deadline`, or `gone` without a word."""
+        now_s = self._clock()
+        del self._jobs[job.rid]
+        self.counts["finished"] += 1
+        self.counts["completion_tokens"] += job.produced
+        self.counts["prompt_tokens"] += job.read - job.lease.cached_tokens
+        self.counts["cached_tokens"] += job.lease.cached_tokens
+        keep = reason in ("stop", "length") or (reason in ("cancelled", "deadline") and job.lease.session is not None)
+        self.slots.end(job.lease, keep=keep, now_s=now_s)
+        if reason != "gone":
+            job.finish(reason, self._send, now_s)
+
+    def _fail(self, job: Job, error: RequestError) -> None:
+        del self._jobs[job.rid]
+        self.slots.end(job.lease, keep=False, now_s=self._clock())
+        self._refuse(job.rid, error)
+
+    def _refuse(self, rid: int, error: RequestError) -> None:
+        self._send(wire.Failed(rid, error.code, error.message, error.retry_after_ms, error.max_tokens_fit))
+
+    # ---- reading requests, counting
+
+    def _read(self, start: wire.Start) -> Waiting:
+        body = start.body
+        dropped = None
+        if start.op == "chat":
+            turns = plain_turns(body["messages"])
+            if body["overflow"] == "truncate_oldest":
+                room = body["max_tokens"] or min(self._policy.default_max_tokens, self.books().most_tokens // 4)
+                prompt, dropped = fit(turns, self._backend.encode_chat, self.books().most_tokens - room)
+            else:
+                prompt = self._backend.encode_chat(turns)
+        else:
+            prompt = self._backend.encode_text(body["prompt"])
+        return Waiting(start, prompt, body["max_tokens"], body["session"], body["priority"], dropped)
+
+    def _close_session(self, start: wire.Start) -> None:
+        name = start.body["session"]
+        if not self.slots.close_session(start.uid, name):
+            raise NotFound("session: none of that name is idle for this user")
+        self._send(wire.Result(start.rid, {"closed": name}))
+
+    def _tell_place(self, waiting: Waiting, place: int) -> None:
+        if place != waiting.told_position:
+            waiting.told_position = place
+            self._send(wire.Queued(waiting.start.rid, place, self._wait_ms(place)))
+
+    def _wait_ms(self, place: int) -> int:
+        """When the `place`-th of the running requests ends, at today's pace; they share the machine."""
+        left = sorted(job.left_tokens + (len(job.prompt) - job.read) // 4 for job in self._jobs.values())
+        if not left or not self._pace.step_s:
+            return 0
+        rounds, nth = divmod(place - 1, len(left))
+        return int((rounds * left[-1] + left[nth]) * self._pace.step_s * len(left) * 1000)
+
+    def _retry_ms(self) -> int:
+        return max(100, self._wait_ms(len(self._queue) + 1))
+
+    def books(self) -> Books:
+        """Ledger and limits now."""
+        ledger = self.slots.ledger
+        return Books(
+            budget_bytes=self._budget_bytes(),
+            running_bytes=ledger.running_bytes,
+            idle_bytes=ledger.idle_bytes,
+            running=len(self._jobs),
+            max_running=self._policy.max_running,
+            bytes_per_token=self._backend.info.kv_bytes_per_token,
+            context_tokens=self._backend.info.context_tokens,
+            admitting=self.admitting,
+        )
+
+    def _check_books(self) -> None:
+        wrong = self.slots.check_books()
+        if wrong:
+            self.counts["book_errors"] += 1
+            log.error("memory books do not balance: %s", wrong)
+
+    def stats(self) -> dict[str, Any]:
+        """What `status` shows of this engine."""
+        books = self.books()
+        return {
+            "running": len(self._jobs),
+            "waiting": len(self._queue),
+            "idle_slots": len(self.slots.idle),
+            "kv": {
+                "budget_bytes": books.budget_bytes,
+                "running_bytes": books.running_bytes,
+                "idle_bytes": books.idle_bytes,
+                "bytes_per_token": books.bytes_per_token,
+                "context_tokens": books.context_tokens,
+                "most_tokens": books.most_tokens,
+            },
+            "prefill_tps": round(self._pace.prefill_tps, 1),
+            "decode_tps": round(1 / self._pace.step_s, 1) if self._pace.step_s else 0.0,
+            "slice_tokens": self._pace.slice_tokens(),
+            **self.counts,
+        }
+
+
+def _too_large(waiting: Waiting, outcome: Reject) -> TooLarge:
+    prompt = len(waiting.prompt)
+    limit = "the model's context" if outcome.because == "context" else "the KV memory of this device"
+    wanted = f" and max_tokens {waiting.max_tokens}" if waiting.max_tokens else ""
+    advice = (
+        f"ask for at most max_tokens {outcome.max_tokens_fit - prompt}"
+        if outcome.max_tokens_fit > prompt
+        else "shorten the prompt"
+    )
+    return TooLarge(
+        f"a prompt of {prompt} tokens{wanted} passes {limit} ({outcome.max_tokens_fit} tokens); {advice}",
+        max_tokens_fit=outcome.max_tokens_fit,
+    )

@@ -1,0 +1,138 @@
+"""KV memory by the slot: opened, taken up again, kept idle, given back; each step booked. Owned by the scheduler.
+
+The only place that opens and closes a backend's slots, so the ledger cannot miss one.
+"""
+
+from __future__ import annotations
+
+import itertools
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from edged.engine.announced import AnnouncedBackend
+from edged.engine.backends.base import Slot
+from edged.engine.ledger import Entry, Ledger
+from edged.engine.sessions import Idle, Kept, common_prefix
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """A slot in use by one request; its first `cached_tokens` prompt tokens need not be read again."""
+
+    number: int
+    slot: Slot
+    uid: int
+    session: str | None
+    kv_bytes: int
+    cached_tokens: int
+
+
+class Slots:
+    """All slots of one model."""
+
+    def __init__(self, backend: AnnouncedBackend, *, max_idle: int) -> None:
+        self._backend = backend
+        self._max_idle = max_idle
+        self._numbers = itertools.count(1)
+        self._leased: dict[int, Lease] = {}
+        self.ledger = Ledger()
+        self.idle = Idle()
+
+    def candidate(self, uid: int, session: str | None, prompt: Sequence[int]) -> Kept | None:
+        """The idle slot this request could take up: its session's, else one with a shared beginning."""
+        if session is not None:
+            return self.idle.session(uid, session)
+        return self.idle.best(uid, prompt)
+
+    def lease(
+        self,
+        owner: str,
+        uid: int,
+        session: str | None,
+        prompt: Sequence[int],
+        capacity_tokens: int,
+        reclaim_bytes: int,
+    ) -> Lease:
+        """Take up the candidate when it is large enough, else give back `reclaim_bytes` and open a new slot."""
+        kept = self.candidate(uid, session, prompt)
+        shared = min(common_prefix(kept.slot.tokens, prompt), len(prompt) - 1) if kept else 0
+        if kept is not None and (kept.slot.capacity_tokens < capacity_tokens or not self._usable(kept, shared)):
+            if session is not None:
+                self.close(kept)  # outgrown, or not to be rewound: the session moves into a new slot
+            kept, shared = None, 0
+        if kept is not None:
+            self.idle.take(kept)
+            self._backend.rewind(kept.slot, shared)
+            self.ledger.change(kept.number, owner=owner, running=True)
+            lease = Lease(kept.number, kept.slot, uid, session, kept.kv_bytes, shared)
+        else:
+            self.give_back(reclaim_bytes)
+            lease = self._open(owner, uid, session, capacity_tokens)
+        self._leased[lease.number] = lease
+        return lease
+
+    def _usable(self, kept: Kept, shared: int) -> bool:
+        return self._backend.info.can_rewind or shared == len(kept.slot.tokens)
+
+    def _open(self, owner: str, uid: int, session: str | None, capacity_tokens: int) -> Lease:
+        kv_bytes = capacity_tokens * self._backend.info.kv_bytes_per_token
+        number = next(self._numbers)
+        self.ledger.book(number, Entry(owner, uid, capacity_tokens, kv_bytes, running=True))
+        try:
+            slot = self._backend.open_slot(capacity_tokens)
+        except Exception:
+            self.ledger.release(number)
+            raise
+        return Lease(number, slot, uid, session, kv_bytes, 0)
+
+    def end(self, lease: Lease, *, keep: bool, now_s: float) -> None:
+        """The request is over: keep its KV for what comes next, or give it back."""
+        del self._leased[lease.number]
+        kept = Kept(lease.number, lease.slot, lease.uid, lease.session, now_s, lease.kv_bytes)
+        self.ledger.change(lease.number, owner=f"session {lease.session}" if lease.session else "idle", running=False)
+        self.idle.keep(kept)
+        if not keep:
+            self.close(kept)
+        while len(self.idle) > self._max_idle:
+            self.close(self.idle.all()[0])
+
+    def close(self, kept: Kept) -> None:
+        """Give an idle slot's memory back."""
+        self.idle.take(kept)
+        try:
+            self._backend.close_slot(kept.slot)
+        finally:
+            self.ledger.release(kept.number)
+
+    def give_back(self, kv_bytes: int) -> int:
+        """Close least recently used idle slots until `kv_bytes` are free; returns how many slots."""
+        closed = self.idle.to_give_back(kv_bytes)
+        for kept in closed:
+            self.close(kept)
+        return len(closed)
+
+    def expire(self, *, sessions_before_s: float, anonymous_before_s: float) -> None:
+        """Close what has idled too long."""
+        for kept in self.idle.all():
+            if kept.since_s < (sessions_before_s if kept.session else anonymous_before_s):
+                self.close(kept)
+
+    def close_session(self, uid: int, name: str) -> bool:
+        """Free a session; False when this uid has none of that name idle."""
+        kept = self.idle.session(uid, name)
+        if kept is None:
+            return False
+        self.close(kept)
+        return True
+
+    def busy(self, uid: int, session: str) -> bool:
+        """Whether a request of this session runs now."""
+        return any(lease.session == session and lease.uid == uid for lease in self._leased.values())
+
+    def check_books(self) -> str | None:
+        """None when the ledger holds exactly the slots there are."""
+        live = dict.fromkeys(self._leased, True) | dict.fromkeys(self.idle.numbers(), False)
+        return self.ledger.mismatch(live)

@@ -1,0 +1,142 @@
+"""`python -m edged.engine.worker ENDPOINT PULSE_FD`: the engine process. Started by the front only; dies with it."""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import sys
+import time
+from pathlib import Path
+
+from edged.engine.link import FrontLink
+from edged.engine.load import Loaded, load
+from edged.engine.options import EngineOptions, read_options
+from edged.engine.scheduler import Policy, Scheduler
+from edged.errors import ModelError
+from edged.hardware.pressure import PressureLevel
+from edged.logs import set_up
+from edged.protocol import engine as wire
+from edged.protocol.pulse import PulseWriter
+
+log = logging.getLogger(__name__)
+
+IDLE_WAIT_S = 0.5
+IDLE_ALLOWED_S = 2.0
+TICK_S = 1.0
+OOM_SCORE_ADJ = 500  # when memory runs out the kernel takes the engine, which is restarted, and not the front
+NICENESS = 5  # the front answers pings while the engine computes
+PR_SET_PDEATHSIG = 1
+
+
+def main() -> int:
+    """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use."""
+    if len(sys.argv) != 3:
+        print("edged.engine.worker is started by `edged serve`", file=sys.stderr)
+        return 2
+    parent = os.getppid()
+    _settle_in()
+    options = read_options()
+    set_up(options.log_level, options.log_format)
+    if os.getppid() != parent:
+        return 0  # the front died before we could ask to die with it
+    pulse = PulseWriter(int(sys.argv[2]))
+    front = FrontLink(sys.argv[1])
+    pulse.beat(options.load_timeout_s)
+    try:
+        loaded = load(options, pulse, lambda phase: front.send(wire.Loading(phase)))
+    except ModelError as error:
+        front.send(wire.LoadFailed(error.file, error.reason, str(error)))
+        front.close()
+        return 1
+    front.send(wire.Ready(_info(options, loaded)))
+    _serve(front, pulse, options, loaded)
+    front.close()
+    return 0
+
+
+def _settle_in() -> None:
+    """Die with the front, go first when memory runs out, leave the CPU to whoever answers; be silent on the network."""
+    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd's stop signal reaches the whole group; the front drains
+    try:
+        adjusted = max(OOM_SCORE_ADJ, int(Path("/proc/self/oom_score_adj").read_text()))
+        Path("/proc/self/oom_score_adj").write_text(str(adjusted))
+    except (OSError, ValueError):
+        pass  # hidden /proc: the kernel's own choice is the engine anyway, it is the largest
+    os.nice(NICENESS)
+
+
+def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded: Loaded) -> None:
+    scheduler = Scheduler(
+        loaded.backend,
+        loaded.pace,
+        Policy(
+            default_max_tokens=options.default_max_tokens,
+            max_queue=options.max_queue,
+            max_queue_per_client=options.max_queue_per_client,
+            max_running=options.max_running,
+            max_sessions=options.max_sessions,
+            session_idle_s=options.session_idle_s,
+            prefix_idle_s=options.prefix_idle_s,
+            stream_interval_s=options.stream_interval_ms / 1000,
+        ),
+        send=front.send,
+        budget_bytes=loaded.memory.budget_bytes,
+        strips_first_space=loaded.strips_first_space,
+    )
+    next_tick_s = 0.0
+    while True:
+        pulse.beat(IDLE_ALLOWED_S)
+        for message in front.receive(0.0 if scheduler.busy else IDLE_WAIT_S):
+            match message:
+                case wire.Start():
+                    scheduler.submit(message)
+                case wire.Stop():
+                    scheduler.stop(message.rid, message.reason)
+                case wire.Quit():
+                    return
+        if scheduler.busy:
+            scheduler.turn()
+        now_s = time.monotonic()
+        if now_s >= next_tick_s:
+            next_tick_s = now_s + TICK_S
+            scheduler.tick()
+            _mind_memory(scheduler, loaded)
+            front.send(wire.Stats({**scheduler.stats(), "memory": loaded.memory.to_map()}))
+
+
+def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
+    """Under pressure: stop admitting, give back idle KV, then end the newest request, in that order."""
+    loaded.memory.budget()
+    level = loaded.memory.pressure
+    scheduler.admitting = level is PressureLevel.NONE
+    if level is PressureLevel.NONE:
+        return
+    given_back = scheduler.slots.give_back(scheduler.slots.ledger.idle_bytes)
+    if given_back:
+        log.warning("memory pressure=%s idle slots given back: %d", level.name.lower(), given_back)
+    elif level is PressureLevel.CRITICAL:
+        scheduler.shed_newest()
+
+
+def _info(options: EngineOptions, loaded: Loaded) -> dict[str, object]:
+    info = loaded.backend.info
+    return {
+        "type": info.type,
+        "context_tokens": info.context_tokens,
+        "vocab_size": info.vocab_size,
+        "kv_bytes_per_token": info.kv_bytes_per_token,
+        "weights_bytes": info.weights_bytes,
+        "provider": info.provider,
+        "threads": options.threads,
+        "load_s": round(loaded.load_s, 3),
+        "pid": os.getpid(),
+    }
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,27 @@
+"""Ceilings of the wire, told to clients by `hello`. Configured by the owner; the defaults are the contract's."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+
+
+@dataclass(frozen=True, slots=True)
+class WireLimits:
+    """What one client may send and have in flight.
+
+    Bytes and counts; `max_header_bytes` bounds frame 0 (the request map), `max_frame_bytes` each attachment,
+    `max_message_bytes` all frames of one request together.
+    """
+
+    max_header_bytes: int = 256 * 1024
+    max_frames: int = 16
+    max_frame_bytes: int = 32 * 1024 * 1024
+    max_message_bytes: int = 64 * 1024 * 1024
+    max_clients: int = 2048
+    max_requests: int = 1024
+    max_requests_per_client: int = 64
+    outbox_bytes: int = 256 * 1024
+    slow_consumer_s: float = 10.0
+
+    def to_map(self) -> dict[str, int | float]:
+        return asdict(self)

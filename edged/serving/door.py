@@ -1,0 +1,254 @@
+"""The public socket: who is connected, what they send, what they are sent. Owns the ROUTER socket, its monitor and the
+outboxes; knows nothing of what messages mean.
+
+A client is one connection. Over ipc the kernel says its uid (`Peer-Address`), libzmq its socket type, and the number of
+its file descriptor joins its messages to the monitor's DISCONNECTED event: that is how a vanished client is known.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import struct
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import zmq
+
+from edged.protocol.codec import pack
+from edged.protocol.endpoint import socket_path
+from edged.protocol.limits import WireLimits
+from edged.serving.outbox import Envelope, Outbox
+from edged.serving.pump import Pump
+
+log = logging.getLogger(__name__)
+
+SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
+FLUSH_S = 0.01
+UNKNOWN_UID = -1
+_EVENT = struct.Struct("=hi")
+SOCKET_MODE = 0o660
+
+
+@dataclass(slots=True, eq=False)
+class Client:
+    """One connection. `single_reply` is True for a REQ socket, which can take exactly one reply per request."""
+
+    routing_id: bytes
+    fd: int
+    uid: int
+    single_reply: bool
+    outbox: Outbox = field(repr=False)
+    gone: bool = False
+
+
+Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
+
+
+class Door:
+    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client)`."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        limits: WireLimits,
+        *,
+        on_request: Handler,
+        on_gone: Callable[[Client], None],
+        on_slow: Callable[[Client], None],
+    ) -> None:
+        self.limits = limits
+        self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
+        self._socket = context.socket(zmq.ROUTER)
+        for option, value in {
+            zmq.ROUTER_MANDATORY: 1,
+            zmq.ROUTER_HANDOVER: 0,
+            zmq.SNDHWM: SEND_HWM,
+            zmq.RCVHWM: SEND_HWM,
+            zmq.MAXMSGSIZE: max(limits.max_header_bytes, limits.max_frame_bytes),
+            zmq.LINGER: 500,
+            zmq.HANDSHAKE_IVL: 10_000,
+            zmq.BACKLOG: 1024,
+        }.items():
+            self._socket.setsockopt(option, value)
+        events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
+        self._monitor = self._socket.get_monitor_socket(
+            events | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
+        )
+        self._open_fds: set[int] = set()
+        self._clients: dict[bytes, Client] = {}
+        self._by_fd: dict[int, Client] = {}
+        self._blocked: set[Client] = set()
+        self._flush_timer: asyncio.TimerHandle | None = None
+        self._endpoint = ""
+        self._bound = False
+
+    def open(self, endpoint: str) -> None:
+        """Bind and begin to read. Raises zmq.ZMQError when the endpoint cannot be bound."""
+        self._endpoint = endpoint
+        self._bind()
+        self._pump = Pump(self._socket, self._receive)
+        self._monitor_pump = Pump(self._monitor, self._watch)
+
+    def close(self) -> None:
+        """Stop reading, give what was sent half a second to leave, take the socket file away."""
+        self._pump.close()
+        self._monitor_pump.close()
+        if self._flush_timer:
+            self._flush_timer.cancel()
+        self._socket.disable_monitor()
+        self._socket.close()
+        path = socket_path(self._endpoint)
+        if path is not None:
+            path.unlink(missing_ok=True)
+
+    @property
+    def connections(self) -> int:
+        return len(self._open_fds)
+
+    @property
+    def blocked_clients(self) -> int:
+        return len(self._blocked)
+
+    def send(self, client: Client, envelope: Envelope, message: dict[str, Any]) -> None:
+        """Send now, or keep it in the client's outbox; a client that left too much unread is reported by `on_slow`."""
+        if client.gone:
+            return
+        if client.outbox or not self._try(client, envelope, message):
+            if client.gone:
+                return
+            within = client.outbox.add(envelope, message, time.monotonic())
+            self._blocked.add(client)
+            self._arm()
+            if not within:
+                self._slow(client)
+        self._pump.kick()
+
+    def _slow(self, client: Client) -> None:
+        client.outbox.clear()
+        self._on_slow(client)
+
+    def _try(self, client: Client, envelope: Envelope, message: dict[str, Any]) -> bool:
+        try:
+            self._socket.send_multipart([client.routing_id, *envelope, pack(message)], zmq.NOBLOCK)
+        except zmq.Again:
+            return False
+        except zmq.ZMQError as error:
+            if error.errno != zmq.EHOSTUNREACH:
+                raise
+            self._lost(client)
+            return False
+        return True
+
+    def _arm(self) -> None:
+        if self._flush_timer is None:
+            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+
+    def _flush(self) -> None:
+        self._flush_timer = None
+        now_s = time.monotonic()
+        for client in list(self._blocked):
+            if client.gone:
+                self._blocked.discard(client)
+                continue
+            client.outbox.flush(lambda envelope, message, to=client: self._try(to, envelope, message), now_s)  # type: ignore[misc]
+            since_s = client.outbox.blocked_since_s
+            if since_s is None:
+                self._blocked.discard(client)
+            elif now_s - since_s > self.limits.slow_consumer_s:
+                self._slow(client)
+        if self._blocked:
+            self._arm()
+        self._pump.kick()
+
+    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+        self._monitor_pump._drain()  # connections come and go before their messages are judged
+        client = self._client(frames)
+        if client is not None:
+            envelope, rest = _split(frames[1:], client.single_reply)
+            self._on_request(client, envelope, rest)
+
+    def _client(self, frames: Sequence[zmq.Frame]) -> Client | None:
+        routing_id = bytes(frames[0].buffer)
+        last = frames[-1]
+        fd = int(last.get(zmq.SRCFD))
+        if fd not in self._open_fds:
+            return None  # it left before its message was read
+        known = self._clients.get(routing_id)
+        if known is not None and known.fd == fd:
+            return known
+        if known is not None:
+            self._lost(known)
+        outbox = Outbox(self.limits.outbox_bytes)
+        client = Client(routing_id, fd, _uid(last), _socket_type(last) == "REQ", outbox)
+        self._clients[routing_id] = self._by_fd[fd] = client
+        return client
+
+    def _watch(self, frames: Sequence[zmq.Frame]) -> None:
+        event, fd = _EVENT.unpack_from(frames[0].buffer)
+        if event == zmq.EVENT_ACCEPTED:
+            self._open_fds.add(fd)
+        else:
+            self._open_fds.discard(fd)
+            client = self._by_fd.get(fd)
+            if client is not None:
+                self._lost(client)
+        self._mind_cap()
+
+    def _lost(self, client: Client) -> None:
+        if client.gone:
+            return
+        client.gone = True
+        client.outbox.clear()
+        if self._clients.get(client.routing_id) is client:
+            del self._clients[client.routing_id]
+        if self._by_fd.get(client.fd) is client:
+            del self._by_fd[client.fd]
+        self._on_gone(client)
+
+    def _mind_cap(self) -> None:
+        """Stop listening above the cap, listen again below it: libzmq aborts the process when descriptors run out."""
+        if self._bound and len(self._open_fds) >= self.limits.max_clients:
+            log.warning("clients=%d cap reached, new connections wait", len(self._open_fds))
+            self._bound = False
+            with contextlib.suppress(zmq.ZMQError):
+                self._socket.unbind(self._endpoint)
+        elif not self._bound and len(self._open_fds) < self.limits.max_clients * 9 // 10:
+            self._bind()
+
+    def _bind(self) -> None:
+        self._socket.bind(self._endpoint)
+        self._bound = True
+        path = socket_path(self._endpoint)
+        if path is not None:
+            os.chmod(path, SOCKET_MODE)
+
+
+def _split(frames: Sequence[zmq.Frame], is_req: bool) -> tuple[Envelope, Sequence[zmq.Frame]]:
+    """The envelope to mirror (up to and with the empty delimiter, if any) and the frames after it.
+
+    A REQ socket with correlation puts its own id before the delimiter; nobody else may put anything there.
+    """
+    for index, frame in enumerate(frames[:2] if is_req else frames[:1]):
+        if len(frame) == 0:
+            return tuple(bytes(part.buffer) for part in frames[: index + 1]), frames[index + 1 :]
+    return (), frames
+
+
+def _uid(frame: zmq.Frame) -> int:
+    """The kernel's word on who is at the other end; ipc shows it as localhost:uid:gid:pid."""
+    try:
+        return int(str(frame.get("Peer-Address")).split(":")[1])
+    except (zmq.ZMQError, IndexError, ValueError):
+        return UNKNOWN_UID
+
+
+def _socket_type(frame: zmq.Frame) -> str:
+    try:
+        return str(frame.get("Socket-Type"))
+    except zmq.ZMQError:
+        return ""

@@ -1,0 +1,273 @@
+"""The front's end of one engine: keeps a process running for one model, passes messages, notices death and hangs.
+
+Owns the engine process and the private socket. States: loading → ready → (lost → loading)…, or failed while the model
+cannot be loaded (tried again with back-off). What a message means to a client is the router's business.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import logging
+import shutil
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import zmq
+
+from edged.errors import Busy, Unavailable
+from edged.protocol import engine as wire
+from edged.protocol.pulse import NO_REQUEST
+from edged.serving.engine_process import EngineProcess, Exit, private_directory
+from edged.serving.pump import Pump
+
+log = logging.getLogger(__name__)
+
+QUEUE_HWM = 65536  # small private messages; the front's own ceilings are far lower
+WATCH_S = 0.25
+FIRST_BACKOFF_S = 0.1
+MAX_BACKOFF_LOST_S = 2.0
+MAX_BACKOFF_FAILED_S = 60.0
+STEADY_S = 30.0  # an engine that served this long starts the back-off anew
+GOODBYE_S = 5.0
+
+
+class State(enum.Enum):
+    LOADING = "loading"
+    READY = "ready"
+    LOST = "lost"
+    FAILED = "failed"
+    STOPPED = "stopped"
+
+
+@dataclass(frozen=True, slots=True)
+class HangRule:
+    """A native call hangs when it lasts `factor` times what it announced, and at least `floor_s`."""
+
+    factor: float
+    floor_s: float
+
+
+class EngineLink:
+    """`on_message(message)` for each engine message; `on_lost(suspect_rid, why)` when an engine process ended."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        name: str,
+        options: dict[str, Any],
+        hang: HangRule,
+        *,
+        beside: Path | None,
+        on_message: Callable[[wire.ToFront], None],
+        on_lost: Callable[[int, str], None],
+    ) -> None:
+        self.name = name
+        self.state = State.STOPPED
+        self.reason = "not started"
+        self.info: dict[str, Any] = {}
+        self.stats: dict[str, Any] = {}
+        self.restarts = 0
+        self.last_end = ""
+        self._context, self._options, self._hang = context, options, hang
+        self._on_message, self._on_lost = on_message, on_lost
+        self._beside = beside
+        self._directory: Path | None = None
+        self._process: EngineProcess | None = None
+        self._socket: zmq.Socket[bytes] | None = None
+        self._pump: Pump | None = None
+        self.held: dict[int, wire.Start] = {}
+        self._backoff_s = FIRST_BACKOFF_S
+        self._spawned = 0
+        self._ready_s = 0.0
+        self._suspicion: tuple[int, float] | None = None
+        self._timers: list[asyncio.TimerHandle] = []
+        self.changed = asyncio.Event()  # set at each change of state
+
+    # ---- what the router calls
+
+    def start(self) -> None:
+        """Start the engine; returns at once."""
+        self._directory = private_directory(self._beside)
+        self._spawn()
+        self._watch()
+
+    def submit(self, start: wire.Start) -> None:
+        """Hand a request to the engine, or hold it while one is loading. Raises Unavailable or Busy."""
+        if self.state is State.READY:
+            self._send(start)
+        elif self.state in (State.LOADING, State.LOST):
+            self.held[start.rid] = start
+        else:
+            raise self.unavailable()
+
+    def stop_request(self, rid: int, reason: str) -> bool:
+        """Ask the engine to end a request; True when it had not reached the engine and the caller must end it."""
+        if self.held.pop(rid, None) is not None:
+            return True
+        if self.state is State.READY:
+            self._send(wire.Stop(rid, reason))
+        return False
+
+    def send(self, message: wire.ToEngine) -> None:
+        """Any other message. Raises Unavailable when there is no engine to take it."""
+        if self.state is not State.READY:
+            raise self.unavailable()
+        self._send(message)
+
+    def unavailable(self) -> Unavailable:
+        """The error that tells a client why this model does not answer."""
+        if self.state is State.FAILED:
+            return Unavailable(f"model {self.name} cannot be loaded: {self.reason}", retry_after_ms=30_000)
+        return Unavailable(f"model {self.name} is {self.state.value}: {self.reason}", retry_after_ms=1000)
+
+    @property
+    def pid(self) -> int | None:
+        return self._process.pid if self._process else None
+
+    async def stop(self) -> None:
+        """Ask the engine to leave, kill it if it does not, and take the channel away."""
+        previous, self.state = self.state, State.STOPPED
+        for timer in self._timers:
+            timer.cancel()
+        if self._process is not None:
+            if previous is State.READY:
+                self._send(wire.Quit())
+            else:
+                self._process.kill()
+            try:
+                await asyncio.wait_for(self._gone(), GOODBYE_S)
+            except TimeoutError:
+                if self._process is not None:
+                    self._process.kill()
+                    await self._gone()
+        if self._directory is not None:
+            shutil.rmtree(self._directory, ignore_errors=True)
+
+    async def _gone(self) -> None:
+        while self._process is not None:
+            self.changed.clear()
+            await self.changed.wait()
+
+    # ---- life of the process
+
+    def _spawn(self) -> None:
+        if self.state is State.STOPPED and self._spawned:
+            return
+        assert self._directory is not None
+        self._spawned += 1
+        endpoint = f"ipc://{self._directory}/{self._spawned}"
+        self._socket = self._context.socket(zmq.PAIR)
+        self._socket.setsockopt(zmq.SNDHWM, QUEUE_HWM)
+        self._socket.setsockopt(zmq.RCVHWM, QUEUE_HWM)
+        self._socket.setsockopt(zmq.LINGER, 0)
+        self._socket.bind(endpoint)
+        self._pump = Pump(self._socket, self._receive)
+        self._suspicion = None
+        self._set(State.LOADING, "the engine is starting")
+        self._process = EngineProcess(endpoint, self._options, self._ended)
+        log.info("engine started model=%s pid=%d", self.name, self._process.pid)
+
+    def _set(self, state: State, reason: str) -> None:
+        self.state, self.reason = state, reason
+        self.changed.set()
+
+    def _send(self, message: wire.ToEngine) -> None:
+        assert self._socket is not None
+        assert self._pump is not None
+        try:
+            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+        except zmq.Again:
+            raise Busy("the engine's queue is full", retry_after_ms=1000) from None
+        self._pump.kick()
+
+    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
+        message = wire.decode(frames[0].buffer)
+        if isinstance(message, wire.Ready):
+            self.info, self._ready_s = message.info, time.monotonic()
+            self._set(State.READY, "")
+            log.info("model ready model=%s load_s=%.2f", self.name, message.info.get("load_s", 0.0))
+            held, self.held = self.held, {}
+            for start in held.values():
+                self._send(start)
+        elif isinstance(message, wire.Loading):
+            if self.state is State.LOADING:
+                self._set(State.LOADING, message.phase)
+        elif isinstance(message, wire.LoadFailed):
+            reason = f"{message.file}: {message.reason}" if message.file else message.reason
+            log.error("model cannot be loaded model=%s reason=%r", self.name, message.detail)
+            self._set(State.FAILED, reason)
+        elif isinstance(message, wire.Stats):
+            self.stats = message.values
+            return
+        self._on_message(message)  # type: ignore[arg-type]
+
+    def _ended(self, exit_: Exit) -> None:
+        process, self._process = self._process, None
+        assert process is not None
+        assert self._pump is not None
+        assert self._socket is not None
+        self._pump._drain()  # what it said before it died still counts
+        beat = process.pulse.read()
+        process.close()
+        self._pump.close()
+        self._socket.close()
+        self.stats = {}
+        self.last_end = exit_.describe()
+        if self.state is State.STOPPED:
+            self.changed.set()
+            return
+        served_s = time.monotonic() - self._ready_s if self.state is State.READY else 0.0
+        if served_s > STEADY_S:
+            self._backoff_s = FIRST_BACKOFF_S
+        failed = self.state is State.FAILED
+        if not failed:
+            self.restarts += 1
+            was_ready = self.state is State.READY
+            log.error("engine lost model=%s how=%r suspect_rid=%d", self.name, self.last_end, beat.rid)
+            self._set(State.LOST if was_ready else State.FAILED, f"the engine ended ({self.last_end}) and is restarted")
+            self._on_lost(beat.rid if was_ready else NO_REQUEST, self.last_end)
+        if self.state is State.FAILED:
+            self._refuse_held()
+        wait_s = self._backoff_s
+        self._backoff_s = min(
+            self._backoff_s * 2, MAX_BACKOFF_LOST_S if self.state is State.LOST else MAX_BACKOFF_FAILED_S
+        )
+        self._later(wait_s, self._respawn)
+
+    def _respawn(self) -> None:
+        failed_before = self.state is State.FAILED
+        reason = self.reason
+        self._spawn()
+        if failed_before:  # until it proves itself, clients are told the last known reason, not made to wait
+            self.state, self.reason = State.FAILED, reason
+
+    def _refuse_held(self) -> None:
+        held, self.held = self.held, {}
+        error = self.unavailable()
+        for rid in held:
+            self._on_message(wire.Failed(rid, error.code, error.message, error.retry_after_ms))
+
+    def _watch(self) -> None:
+        """Judge a hang by what the engine itself announced; two looks must agree, so that our own pause is not one."""
+        process = self._process
+        if process is not None:
+            beat = process.pulse.read()
+            overdue = beat.sequence > 0 and beat.overdue(
+                time.monotonic(), factor=self._hang.factor, floor_s=self._hang.floor_s
+            )
+            if not overdue:
+                self._suspicion = None
+            elif self._suspicion is None or self._suspicion[0] != beat.sequence:
+                self._suspicion = (beat.sequence, time.monotonic())
+            elif time.monotonic() - self._suspicion[1] > WATCH_S / 2:
+                log.error("engine hangs model=%s pid=%d rid=%d, killing it", self.name, process.pid, beat.rid)
+                process.kill()
+        self._later(WATCH_S, self._watch)
+
+    def _later(self, delay_s: float, what: Callable[[], None]) -> None:
+        self._timers = [timer for timer in self._timers if timer.when() > asyncio.get_running_loop().time()]
+        self._timers.append(asyncio.get_running_loop().call_later(delay_s, what))

@@ -1,0 +1,85 @@
+"""One engine process: start it, hear of its end at once, kill it. Knows nothing of requests."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from edged.protocol import pulse
+from edged.protocol.endpoint import MAX_IPC_PATH_BYTES
+
+MODULE = "edged.engine.worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Exit:
+    """How it ended: `returncode` as subprocess gives it (negative: the signal)."""
+
+    returncode: int
+
+    def describe(self) -> str:
+        if self.returncode < 0:
+            return f"signal {signal.Signals(-self.returncode).name}"
+        return f"exit status {self.returncode}"
+
+
+def private_directory(beside: Path | None) -> Path:
+    """A fresh 0700 directory for the front-engine channel, near the public socket where its path is short enough."""
+    if beside is not None and os.access(beside, os.W_OK) and len(str(beside).encode()) < MAX_IPC_PATH_BYTES - 40:
+        return Path(tempfile.mkdtemp(prefix="engine-", dir=beside))
+    return Path(tempfile.mkdtemp(prefix="edged-engine-", dir="/tmp"))
+
+
+class EngineProcess:
+    """Owns a child process, its pulse and the pidfd that tells of its end. `on_exit(Exit)` is called once."""
+
+    def __init__(self, endpoint: str, options: dict[str, Any], on_exit: Callable[[Exit], None]) -> None:
+        self._on_exit = on_exit
+        pulse_fd = pulse.create()
+        self.pulse = pulse.PulseReader(pulse_fd)
+        try:
+            self._child = subprocess.Popen(
+                [sys.executable, "-m", MODULE, endpoint, str(pulse_fd)],
+                stdin=subprocess.PIPE,
+                pass_fds=(pulse_fd,),
+                start_new_session=True,  # a terminal's Ctrl-C is for the front, which drains
+                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+            )
+        finally:
+            os.close(pulse_fd)
+        assert self._child.stdin is not None
+        try:
+            self._child.stdin.write(json.dumps(options).encode())
+            self._child.stdin.close()
+        except BrokenPipeError:
+            pass  # it died already; the pidfd tells
+        self._pidfd = os.pidfd_open(self._child.pid)
+        asyncio.get_running_loop().add_reader(self._pidfd, self._ended)
+
+    @property
+    def pid(self) -> int:
+        return self._child.pid
+
+    def kill(self) -> None:
+        """End it now; its end is reported like any other."""
+        if self._child.returncode is None:
+            self._child.kill()
+
+    def _ended(self) -> None:
+        asyncio.get_running_loop().remove_reader(self._pidfd)
+        os.close(self._pidfd)
+        returncode = self._child.wait()
+        self._on_exit(Exit(returncode))
+
+    def close(self) -> None:
+        """Let go of the pulse; call after the end was reported and the last beat read."""
+        self.pulse.close()

@@ -1,0 +1,56 @@
+"""A ZeroMQ socket on the asyncio loop: calls a function for each message, a bounded number at a time."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+
+import zmq
+
+BURST = 64  # messages taken before other work of the loop gets its turn
+SAFETY_S = 0.25  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
+
+
+class Pump:
+    """Owns the reading side of `socket`. `kick` must be called after sending on it: sending can eat the fd's edge."""
+
+    def __init__(self, socket: zmq.Socket[bytes], on_message: Callable[[Sequence[zmq.Frame]], None]) -> None:
+        self._socket = socket
+        self._on_message = on_message
+        self._loop = asyncio.get_running_loop()
+        self._fd = int(socket.getsockopt(zmq.FD))
+        self._scheduled = False
+        self._closed = False
+        self._loop.add_reader(self._fd, self._drain)
+        self._look_again()
+
+    def kick(self) -> None:
+        """Look for messages soon, whatever the fd says."""
+        if not self._scheduled and not self._closed:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
+
+    def close(self) -> None:
+        """Stop reading; the socket stays the caller's."""
+        self._closed = True
+        self._loop.remove_reader(self._fd)
+        self._timer.cancel()
+
+    def _look_again(self) -> None:
+        self.kick()
+        self._timer = self._loop.call_later(SAFETY_S, self._look_again)
+
+    def _run(self) -> None:
+        self._scheduled = False
+        self._drain()
+
+    def _drain(self) -> None:
+        for _ in range(BURST):
+            if self._closed:
+                return
+            try:
+                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return
+            self._on_message(frames)
+        self.kick()

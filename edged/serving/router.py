@@ -1,0 +1,305 @@
+"""The front's main road: a message comes in, is read, and either answered here or handed to the engine; what the engine
+says goes back to the client that asked. Owns nothing but the wiring; `Streams` owns what is live.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import zmq
+
+from edged.errors import (
+    REQUEST_ERRORS,
+    Cancelled,
+    DeadlineExceeded,
+    EngineLost,
+    Internal,
+    NotFound,
+    RequestError,
+    SlowConsumer,
+    Unavailable,
+)
+from edged.protocol import engine as wire
+from edged.protocol import messages as public
+from edged.protocol.limits import WireLimits
+from edged.serving.door import Client, Door
+from edged.serving.engine_link import EngineLink, State
+from edged.serving.outbox import Envelope
+from edged.serving.quarantine import Quarantine
+from edged.serving.streams import Stream, Streams
+from edged.serving.validate import Refused, input_digest, read_request
+
+log = logging.getLogger(__name__)
+
+
+class Router:
+    """Wires door, streams and one engine together."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        limits: WireLimits,
+        describe: Callable[[Router], dict[str, Any]],
+        version: str,
+    ) -> None:
+        self.limits = limits
+        self.door = Door(
+            context, limits, on_request=self._request, on_gone=self._client_gone, on_slow=self._client_slow
+        )
+        self.streams = Streams(max_requests=limits.max_requests, max_per_client=limits.max_requests_per_client)
+        self.quarantine = Quarantine()
+        self.draining = False
+        self.started_s = time.monotonic()
+        self.counts: dict[str, int] = {}
+        self._describe, self._version = describe, version
+        self._link: EngineLink | None = None
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    # ---- composition and life
+
+    def use(self, link: EngineLink) -> None:
+        """The engine that serves."""
+        self._link = link
+
+    @property
+    def link(self) -> EngineLink:
+        assert self._link is not None
+        return self._link
+
+    def reconfigure(self, limits: WireLimits) -> None:
+        """New ceilings for what comes from now on."""
+        self.limits = limits
+        self.door.limits = limits
+        self.streams.max_requests = limits.max_requests
+        self.streams.max_per_client = limits.max_requests_per_client
+
+    def drain(self) -> None:
+        """Refuse new work from now on."""
+        self.draining = True
+
+    async def wait_idle(self) -> None:
+        """Return when no request is live."""
+        await self._idle.wait()
+
+    def end_all(self, reason: str) -> None:
+        """Answer every live request with `unavailable`: the daemon stops now."""
+        for stream in self.streams:
+            self._fail(stream.rid, Unavailable(reason))
+
+    # ---- from clients
+
+    def _request(self, client: Client, envelope: Envelope, frames: Sequence[zmq.Frame]) -> None:
+        received_s = time.monotonic()
+        read = read_request(frames, self.limits, single_reply=client.single_reply)
+        if isinstance(read, Refused):
+            self._refuse(client, envelope, read.id, read.error)
+            return
+        request, attachments = read
+        try:
+            self._dispatch(client, envelope, request, attachments, received_s)
+        except RequestError as error:
+            self._refuse(client, envelope, request.id, error)
+        except Exception:
+            log.exception("request failed in the front op=%s uid=%d", request.op, client.uid)
+            self._refuse(client, envelope, request.id, Internal("edged has a bug here; its log has the details"))
+
+    def _dispatch(
+        self,
+        client: Client,
+        envelope: Envelope,
+        request: public.AnyRequest,
+        attachments: tuple[bytes, ...],
+        received_s: float,
+    ) -> None:
+        self.counts[request.op] = self.counts.get(request.op, 0) + 1
+        match request:
+            case public.Ping():
+                self._result(client, envelope, request.id, {"uptime_s": round(received_s - self.started_s, 3)})
+            case public.Hello():
+                self._result(client, envelope, request.id, self._hello())
+            case public.Status():
+                self._result(client, envelope, request.id, self._describe(self))
+            case public.Models():
+                self._result(client, envelope, request.id, {"models": self._models()})
+            case public.Cancel():
+                self._cancel(client, envelope, request)
+            case _:
+                self._submit(client, envelope, request, attachments, received_s)
+
+    def _submit(
+        self,
+        client: Client,
+        envelope: Envelope,
+        request: public.Chat | public.Generate | public.Tokenize | public.SessionClose,
+        attachments: tuple[bytes, ...],
+        received_s: float,
+    ) -> None:
+        if self.draining:
+            raise Unavailable("edged is draining and takes no new work; try again after its restart")
+        self._check_model(request.model)
+        digest = input_digest(request, attachments)
+        self.quarantine.check(digest)
+        deadline_ms = getattr(request, "deadline_ms", None)
+        deadline_s = received_s + deadline_ms / 1000 if deadline_ms else None
+        stream = self.streams.open(client, envelope, request.id, request.op, digest, received_s, deadline_s)
+        self._idle.clear()
+        body = request.model_dump(exclude={"v", "id", "op", "model", "deadline_ms", "stream"})
+        wants_stream = getattr(request, "stream", False)
+        start = wire.Start(
+            stream.rid, client.uid, client.routing_id, request.op, body, received_s, deadline_s, wants_stream
+        )
+        try:
+            self.link.submit(start)
+        except RequestError:
+            self._end(stream.rid)
+            raise
+        if deadline_s is not None:
+            asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
+
+    def _check_model(self, model: str | None) -> None:
+        if model is not None and model != self.link.name:
+            raise NotFound(f"model: {model[:64]!r} is not loaded here; loaded: {self.link.name}")
+
+    def _cancel(self, client: Client, envelope: Envelope, request: public.Cancel) -> None:
+        stream = self.streams.find(client, request.target)
+        if stream is None:
+            raise NotFound("target: this client has no live request with that id")
+        self._result(client, envelope, request.id, {"cancelled": True})
+        if self.link.stop_request(stream.rid, "cancelled"):
+            self._fail(stream.rid, Cancelled("cancelled before the model was ready"))
+
+    def _deadline(self, rid: int) -> None:
+        """Only what the engine does not have yet is ended here; the engine minds its own deadlines."""
+        waits = self.streams.get(rid) is not None and self.link.state is not State.READY
+        if waits and self.link.stop_request(rid, "gone"):
+            self._fail(rid, DeadlineExceeded("the deadline passed before the model was ready"))
+
+    def _client_gone(self, client: Client) -> None:
+        for stream in self.streams.of(client):
+            log.info("client gone %s", stream.label())
+            self._end(stream.rid)
+            self.link.stop_request(stream.rid, "gone")
+
+    def _client_slow(self, client: Client) -> None:
+        for stream in self.streams.of(client):
+            log.warning("client does not read %s", stream.label())
+            self.link.stop_request(stream.rid, "gone")
+            self._fail(stream.rid, SlowConsumer("this client left its replies unread; read faster or ask for less"))
+
+    # ---- from the engine
+
+    def on_engine(self, message: wire.ToFront) -> None:
+        """One message of the engine's; what concerns a request that has ended is dropped."""
+        match message:
+            case wire.Delta():
+                self._event(message.rid, "delta", text=message.text, logprobs=message.logprobs)
+            case wire.Done():
+                self._last(
+                    message.rid,
+                    "done",
+                    finish_reason=message.finish_reason,
+                    usage=message.usage,
+                    timings=message.timings,
+                    text=message.text,
+                    logprobs=message.logprobs,
+                )
+            case wire.Accepted():
+                self._event(
+                    message.rid,
+                    "accepted",
+                    prompt_tokens=message.prompt_tokens,
+                    max_tokens=message.max_tokens,
+                    kv_bytes=message.kv_bytes,
+                    cached_tokens=message.cached_tokens,
+                    session=message.session,
+                    dropped_turns=message.dropped_turns,
+                )
+            case wire.Queued():
+                self._event(message.rid, "queued", position=message.position, wait_ms=message.wait_ms)
+            case wire.Progress():
+                self._event(
+                    message.rid,
+                    "progress",
+                    prompt_tokens_read=message.prompt_tokens_read,
+                    prompt_tokens=message.prompt_tokens,
+                )
+            case wire.Result():
+                self._last(message.rid, "result", **message.fields)
+            case wire.Failed():
+                kind = REQUEST_ERRORS.get(message.code, Internal)
+                self._fail(
+                    message.rid,
+                    kind(message.message, retry_after_ms=message.retry_after_ms, max_tokens_fit=message.max_tokens_fit),
+                )
+            case _:
+                pass
+
+    def on_lost(self, suspect_rid: int, why: str) -> None:
+        """The engine ended: every request it had is answered now; the one in the native call is remembered."""
+        suspect = self.streams.get(suspect_rid)
+        quarantined = suspect is not None and self.quarantine.strike(suspect.digest)
+        for stream in self.streams:
+            if stream.rid in self.link.held:
+                continue
+            if quarantined and stream is suspect:
+                log.error("input quarantined %s", stream.label())
+                self._fail(stream.rid, Quarantine.error())
+            else:
+                lost = EngineLost(
+                    "the engine ended and is being restarted; send the request again", retry_after_ms=1000
+                )
+                self._fail(stream.rid, lost)
+
+    # ---- replies
+
+    def _event(self, rid: int, event: str, **fields: Any) -> None:
+        stream = self.streams.get(rid)
+        if stream is not None and not stream.silent:
+            self.door.send(stream.client, stream.envelope, public.reply(stream.id, event, **fields))
+
+    def _last(self, rid: int, event: str, **fields: Any) -> None:
+        stream = self._end(rid)
+        if stream is not None:
+            self.door.send(stream.client, stream.envelope, public.reply(stream.id, event, **fields))
+
+    def _fail(self, rid: int, error: RequestError) -> None:
+        stream = self.streams.get(rid)
+        if stream is not None:
+            log.info("request refused %s code=%s", stream.label(), error.code)
+            self._count(error)
+            self._last(rid, "error", **public.error_fields(error))
+
+    def _end(self, rid: int) -> Stream | None:
+        stream = self.streams.end(rid)
+        if not len(self.streams):
+            self._idle.set()
+        return stream
+
+    def _refuse(self, client: Client, envelope: Envelope, id_: int | str | None, error: RequestError) -> None:
+        self._count(error)
+        self.door.send(client, envelope, public.reply(id_, "error", **public.error_fields(error)))
+
+    def _count(self, error: RequestError) -> None:
+        name = f"error.{error.code}"
+        self.counts[name] = self.counts.get(name, 0) + 1
+
+    def _result(self, client: Client, envelope: Envelope, id_: int | str, fields: dict[str, Any]) -> None:
+        self.door.send(client, envelope, public.reply(id_, "result", **fields))
+
+    def _hello(self) -> dict[str, Any]:
+        return {
+            "protocol": f"edged/{public.VERSION}",
+            "version": self._version,
+            "ops": list(public.OPS),
+            "limits": self.limits.to_map(),
+            "models": [model["name"] for model in self._models()],
+        }
+
+    def _models(self) -> list[dict[str, Any]]:
+        link = self.link
+        return [{"name": link.name, "state": link.state.value, "reason": link.reason or None, **link.info}]

@@ -1,0 +1,101 @@
+"""The live requests. Owns the rule that each one ends exactly once, and the maximum a client may have."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+from edged.errors import Busy, InvalidRequest
+from edged.serving.door import Client
+from edged.serving.outbox import Envelope
+
+BUSY_RETRY_MS = 500
+
+
+@dataclass(slots=True, eq=False)
+class Stream:
+    """One request from its acceptance at the front to its last reply. `rid` is ours, `id` the client's."""
+
+    rid: int
+    client: Client
+    envelope: Envelope
+    id: int | str
+    op: str
+    digest: bytes
+    received_s: float
+    deadline_s: float | None
+    accepted: bool = False
+    silent: bool = field(default=False)  # a REQ client: only the last reply is sent
+
+    def label(self) -> str:
+        """How the log names it."""
+        return f"rid={self.rid} op={self.op} uid={self.client.uid}"
+
+
+class Streams:
+    """All live requests, by our id and by the client's."""
+
+    def __init__(self, *, max_requests: int, max_per_client: int) -> None:
+        self.max_requests, self.max_per_client = max_requests, max_per_client
+        self._by_rid: dict[int, Stream] = {}
+        self._by_client: dict[Client, dict[int | str, Stream]] = {}
+        self._rids = itertools.count(1)
+
+    def __len__(self) -> int:
+        return len(self._by_rid)
+
+    def __iter__(self) -> Iterator[Stream]:
+        return iter(list(self._by_rid.values()))
+
+    def open(
+        self,
+        client: Client,
+        envelope: Envelope,
+        request_id: int | str,
+        op: str,
+        digest: bytes,
+        received_s: float,
+        deadline_s: float | None,
+    ) -> Stream:
+        """Admit a request to the front. Raises InvalidRequest for an id that is live, Busy above a ceiling."""
+        mine = self._by_client.setdefault(client, {})
+        if request_id in mine:
+            raise InvalidRequest("id: another live request of this client has it; use a fresh one")
+        if len(mine) >= self.max_per_client:
+            raise Busy(f"this client has {len(mine)} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
+        if len(self._by_rid) >= self.max_requests:
+            raise Busy(f"{len(self._by_rid)} requests are live, the most there may be", retry_after_ms=BUSY_RETRY_MS)
+        stream = Stream(
+            next(self._rids),
+            client,
+            envelope,
+            request_id,
+            op,
+            digest,
+            received_s,
+            deadline_s,
+            silent=client.single_reply,
+        )
+        self._by_rid[stream.rid] = mine[request_id] = stream
+        return stream
+
+    def get(self, rid: int) -> Stream | None:
+        return self._by_rid.get(rid)
+
+    def find(self, client: Client, request_id: int | str) -> Stream | None:
+        """A client's own live request; another client's is never found."""
+        return self._by_client.get(client, {}).get(request_id)
+
+    def of(self, client: Client) -> list[Stream]:
+        return list(self._by_client.get(client, {}).values())
+
+    def end(self, rid: int) -> Stream | None:
+        """Take a request out; None if it ended before. Whoever gets the stream sends its last reply."""
+        stream = self._by_rid.pop(rid, None)
+        if stream is not None:
+            mine = self._by_client[stream.client]
+            del mine[stream.id]
+            if not mine:
+                del self._by_client[stream.client]
+        return stream

@@ -1,0 +1,97 @@
+"""Frames in, a typed request out; what can be refused without a model is refused here, at once."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import zmq
+
+from edged.errors import InvalidRequest, RequestError, Unsupported
+from edged.protocol.codec import pack, unpack
+from edged.protocol.limits import WireLimits
+from edged.protocol.messages import (
+    AnyRequest,
+    Chat,
+    Generate,
+    Generation,
+    ImagePart,
+    VideoPart,
+    parse_request,
+    request_id,
+)
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """A request that never became one: the id to answer under (None when there is no usable one), and why."""
+
+    id: int | str | None
+    error: RequestError
+
+
+def read_request(
+    frames: Sequence[zmq.Frame], limits: WireLimits, *, single_reply: bool
+) -> tuple[AnyRequest, tuple[bytes, ...]] | Refused:
+    """The request and its attachments, or why not."""
+    answer_to: int | str | None = None
+    try:
+        if not frames or len(frames[0]) == 0:
+            raise InvalidRequest("the message is empty; frame 0 must be a msgpack map")
+        _check_sizes(frames, limits)
+        message = unpack(frames[0].buffer, max_bytes=limits.max_header_bytes)
+        answer_to = request_id(message)
+        request = parse_request(message)
+        if isinstance(request, Generation):
+            _check_generation(request, single_reply=single_reply)
+        if isinstance(request, Chat):
+            _check_attachments(request, len(frames) - 1)
+        return request, tuple(bytes(frame.buffer) for frame in frames[1:])
+    except RequestError as error:
+        return Refused(answer_to, error)
+
+
+def input_digest(request: AnyRequest, attachments: Sequence[bytes]) -> bytes:
+    """What quarantine knows a request by: its input and model, not its id or client. 16 bytes."""
+    digest = hashlib.blake2b(digest_size=16)
+    digest.update(pack(request.model_dump(mode="json", exclude={"id", "deadline_ms", "priority", "stream", "session"})))
+    for frame in attachments:
+        digest.update(hashlib.blake2b(frame, digest_size=16).digest())
+    return digest.digest()
+
+
+def _check_sizes(frames: Sequence[zmq.Frame], limits: WireLimits) -> None:
+    if len(frames) > limits.max_frames + 1:
+        raise InvalidRequest(f"{len(frames) - 1} attachments; at most {limits.max_frames} are allowed")
+    total = 0
+    for index, frame in enumerate(frames[1:]):
+        total += len(frame)
+        if len(frame) > limits.max_frame_bytes:
+            raise InvalidRequest(f"attachment {index} has {len(frame)} bytes; at most {limits.max_frame_bytes}")
+    if total > limits.max_message_bytes:
+        raise InvalidRequest(f"the attachments have {total} bytes together; at most {limits.max_message_bytes}")
+
+
+def _check_generation(request: Generation, *, single_reply: bool) -> None:
+    if request.stream and single_reply:
+        raise InvalidRequest("stream: a REQ socket takes one reply only; use a DEALER socket or stream=false")
+    if request.num_beams > 1:
+        raise Unsupported("num_beams: beam search is not offered; leave it out")
+    if request.response_format not in (None, {"type": "text"}):
+        raise Unsupported('response_format: only {"type": "text"} is offered by the loaded backend')
+    if isinstance(request, Chat) and request.tools:
+        raise Unsupported("tools: not offered by the loaded backend")
+    if isinstance(request, Generate) and request.overflow != "error":
+        raise InvalidRequest("overflow: only chat has turns that can be dropped")
+
+
+def _check_attachments(request: Chat, attachments: int) -> None:
+    for number, message in enumerate(request.messages):
+        if isinstance(message.content, str):
+            continue
+        for part in message.content:
+            wanted = [part.frame] if isinstance(part, ImagePart) else part.frames if isinstance(part, VideoPart) else []
+            for frame in wanted:
+                if frame >= attachments:
+                    raise InvalidRequest(f"messages.{number}.content: frame {frame} was not sent ({attachments} were)")

@@ -1,0 +1,1 @@
+"""Signed model updates: trust, fetch, health, journal."""

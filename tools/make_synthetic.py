@@ -41,13 +41,16 @@ def main(argv: list[str] | None = None) -> int:
     out: Path = args.out
     if out.exists() and not args.force and (not out.is_dir() or any(out.iterdir())):
         return _fail(f"{out} exists already; choose another path or give --force")
-    out.parent.mkdir(parents=True, exist_ok=True)
-    need, free = estimated_bytes(shape), shutil.disk_usage(out.parent).free
-    if need > free:
-        return _fail(f"{shape.name} takes {need / GIB:.1f} GiB; {out.parent} has {free / GIB:.1f} GiB free")
+    if args.force and out.is_dir() and any(out.iterdir()) and not (out / "genai_config.json").exists():
+        return _fail(f"{out} is not a model folder: not replaced; choose another path")
     started = time.monotonic()
+    need = estimated_bytes(shape)
     aside = out.with_name(f".{out.name}.{os.getpid()}.part")
     try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        free = shutil.disk_usage(out.parent).free
+        if need > free:
+            return _fail(f"{shape.name} takes {need / GIB:.1f} GiB; {out.parent} has {free / GIB:.1f} GiB free")
         aside.mkdir()
         write_model(shape, aside, args.seed, _progress(need, quiet=args.quiet))
         if out.exists():
@@ -121,14 +124,14 @@ def _chosen_shape(args: argparse.Namespace) -> Shape:
 
 def _parser() -> argparse.ArgumentParser:
     shapes = "\n".join(
-        f"  {shape.name:16} {shape.layers:3} layers, hidden {shape.hidden:5}, {shape.heads} heads ({shape.kv_heads} KV), "
-        f"vocabulary {shape.vocab:6}, {estimated_bytes(shape) / GIB:5.2f} GiB, "
+        f"  {shape.name:16} {shape.layers:3} layers, hidden {shape.hidden:5}, {shape.heads:2} heads "
+        f"({shape.kv_heads:2} KV), vocabulary {shape.vocab:6}, {estimated_bytes(shape) / MIB:5.0f} MiB, "
         f"KV {shape.kv_bytes_per_token / 1024:g} KiB a token"
         for shape in SHAPES.values()
     )
     parser = argparse.ArgumentParser(
         description=(__doc__ or "").strip(),
-        epilog=f"shapes (as stored, blocks of 32):\n{shapes}\n\nexample:\n  make_synthetic.py phi3.5-mini ./phi3.5-mini\n",
+        epilog=f"shapes (sizes with blocks of 32):\n{shapes}\n\nexample: make_synthetic.py phi3.5-mini ./phi3.5-mini",
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("shape", metavar="SHAPE", choices=list(SHAPES), help=f"one of: {', '.join(SHAPES)}")
@@ -142,7 +145,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--layers", type=_count(1, 1024), help="another number of layers")
     parser.add_argument("--vocab", type=_count(MIN_VOCAB, 500_000), help="another size of the vocabulary")
     parser.add_argument("--seed", type=_count(0, 2**63), default=0, help="of the random weights (0)")
-    parser.add_argument("--force", action="store_true", help="replace OUT if it exists")
+    parser.add_argument("--force", action="store_true", help="replace OUT if it is a model folder")
     parser.add_argument("--json", action="store_true", help="print the result as JSON")
     parser.add_argument("--quiet", action="store_true", help="no progress on stderr")
     return parser

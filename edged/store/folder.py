@@ -35,21 +35,23 @@ def file_size(folder: Path, file: str, named_by: str) -> int:
         return real.stat().st_size
     except FileNotFoundError as error:
         raise ModelError(folder, file, f"is missing ({named_by} names it); copy the model again") from error
-    except (OSError, RuntimeError) as error:  # RuntimeError: a ring of links
-        raise ModelError(folder, file, f"cannot be read: {error}") from error
+    except RuntimeError as error:
+        raise ModelError(folder, file, "is a link that leads back to itself; put the file itself there") from error
+    except OSError as error:
+        raise unreadable(folder, file, error) from error
 
 
 def list_files(folder: Path) -> tuple[str, ...]:
     """Names of all regular files below `folder`, relative and sorted. Raises ModelError when there are too many."""
     names: list[str] = []
     try:
-        for path in folder.rglob("*"):
+        for number, path in enumerate(folder.rglob("*")):
+            if number >= MAX_FILES:
+                raise ModelError(folder, "", f"holds more than {MAX_FILES} files; a model has a folder of its own")
             if path.is_file():
                 names.append(path.relative_to(folder).as_posix())
-                if len(names) > MAX_FILES:
-                    raise ModelError(folder, "", f"holds more than {MAX_FILES} files; a model has a folder of its own")
     except OSError as error:
-        raise ModelError(folder, "", f"cannot be listed: {error}") from error
+        raise unreadable(folder, "", error) from error
     return tuple(sorted(names))
 
 
@@ -58,14 +60,17 @@ def read_json_object(folder: Path, file: str, named_by: str) -> dict[str, Any]:
 
     Keys given twice are refused: two readers might each take a different one.
     """
-    size = file_size(folder, file, named_by)
-    if size > MAX_JSON_BYTES:
-        raise ModelError(folder, file, f"is {size} bytes; at most {MAX_JSON_BYTES} are read")
+    file_size(folder, file, named_by)
     try:
-        text = (folder / file).read_bytes().decode("utf-8-sig")
-        found = json.loads(text, object_pairs_hook=_object_without_doubles, parse_constant=_refuse_constant)
+        with (folder / file).open("rb") as opened:
+            data = opened.read(MAX_JSON_BYTES + 1)
     except OSError as error:
-        raise ModelError(folder, file, f"cannot be read: {error}") from error
+        raise unreadable(folder, file, error) from error
+    if len(data) > MAX_JSON_BYTES:
+        raise ModelError(folder, file, f"is longer than the {MAX_JSON_BYTES} bytes that are read")
+    try:
+        text = data.decode("utf-8-sig")
+        found = json.loads(text, object_pairs_hook=_object_without_doubles, parse_constant=_refuse_constant)
     except RecursionError as error:
         raise ModelError(folder, file, f"is nested more than {MAX_JSON_DEPTH} deep") from error
     except ValueError as error:
@@ -86,9 +91,14 @@ def check_text_ends(folder: Path, file: str, named_by: str) -> None:
             opened.seek(max(0, size - 64))
             tail = opened.read(64)
     except OSError as error:
-        raise ModelError(folder, file, f"cannot be read: {error}") from error
+        raise unreadable(folder, file, error) from error
     if not (head.removeprefix(b"\xef\xbb\xbf").lstrip().startswith(b"{") and tail.rstrip().endswith(b"}")):
         raise ModelError(folder, file, "is cut short or no JSON object; copy the model again")
+
+
+def unreadable(folder: Path, file: str, error: OSError) -> ModelError:
+    """The system refused; its own words without the path, which may not travel to clients."""
+    return ModelError(folder, file, f"cannot be read ({error.strerror or 'no reason given'}); check its owner and mode")
 
 
 def _object_without_doubles(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

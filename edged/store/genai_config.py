@@ -53,6 +53,9 @@ def read_genai_config(folder: Path) -> GenaiConfig:
     window = _Section(folder, "sliding_window", decoder.values, decoder.path, required=False)
     inputs = _Section(folder, "inputs", decoder.values, decoder.path, required=False)
     outputs = _Section(folder, "outputs", decoder.values, decoder.path, required=False)
+    if window.values and window.flag("slide_key_value_cache", default=True):
+        reason = "must be false: a model that slides its inputs is for another kind of pipeline"
+        raise ModelError(folder, CONFIG_FILE, f'"{window.path}.slide_key_value_cache" {reason}')
     model_type = model.text("type")
     kind = _kind(folder, model_type)
     attention_heads = decoder.number("num_attention_heads", 1, 65_536)

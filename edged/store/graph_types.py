@@ -21,7 +21,7 @@ DTYPE_BITS = {
 
 @dataclass(frozen=True, slots=True)
 class TensorInfo:
-    """An input or output: `dims` holds a number, or a name ("" when there is none) for a size known only at run time."""
+    """An input or output: `dims` holds a number, or a name ("" if there is none) for a size known only at run time."""
 
     name: str
     dtype: str

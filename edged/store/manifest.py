@@ -7,7 +7,7 @@ from pathlib import Path, PurePosixPath
 
 from edged.errors import ModelError
 from edged.store.decoder import has_inert_window, read_kv_shape, read_rope_limit
-from edged.store.folder import check_text_ends, file_size, list_files, read_json_object
+from edged.store.folder import check_text_ends, file_size, list_files, read_json_object, unreadable
 from edged.store.genai_config import Kind, read_genai_config
 from edged.store.genai_keys import CONFIG_FILE
 from edged.store.graph import Graph, read_graph
@@ -21,10 +21,11 @@ class ModelManifest:
     """What edged knows of a model before it loads it.
 
     `context_length` is the model's own claim; plan with `max_tokens`. `kv` comes from the decoder's graph.
-    `rope_limit`: beyond it a LongRoPE model answers wrongly without an error. `sliding_window`: tokens that the windowed
-    layers remember, None when there are none. `inert_window`: the configuration asks for a window that the graph does
-    not have, so no cache may grow past it. `weights_bytes` are the graphs and their data files.
+    `rope_limit`: beyond it a LongRoPE model answers wrongly without an error.
+    `sliding_window`: tokens that the windowed layers remember, None when there are none; past it no rewind is possible.
+    `inert_window`: the configuration asks for a window that the graph does not have, so no cache may grow past it.
     `full_logits`: the graph gives logits for every token of a step, not only for the last one.
+    `weights_bytes`: the graphs and their data files. `decoder_file` and `files` are relative to `folder`.
     """
 
     folder: Path
@@ -93,14 +94,16 @@ def read_manifest(folder: Path) -> ModelManifest:
 
 
 def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
-        what = "is not a folder" if folder.exists() else "does not exist"
-        raise ModelError(folder, "", f"{what}; give the folder that holds {CONFIG_FILE}")
-    if not (folder / CONFIG_FILE).exists():
-        if (folder / PLAIN_MANIFEST).exists():
-            raise ModelError(
-                folder, PLAIN_MANIFEST, "describes a plain ONNX model, which this version does not run yet"
-            )
+    try:
+        if not folder.is_dir():
+            what = "is not a folder" if folder.exists() else "does not exist"
+            raise ModelError(folder, "", f"{what}; give the folder that holds {CONFIG_FILE}")
+        has_config, has_plain = (folder / CONFIG_FILE).exists(), (folder / PLAIN_MANIFEST).exists()
+    except OSError as error:
+        raise unreadable(folder, "", error) from error
+    if not has_config and has_plain:
+        raise ModelError(folder, PLAIN_MANIFEST, "describes a plain ONNX model, which this version does not run yet")
+    if not has_config:
         raise ModelError(folder, CONFIG_FILE, "is missing: this is no onnxruntime-genai model, or half of one")
 
 

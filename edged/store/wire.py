@@ -2,7 +2,7 @@
 
 Only what a reader that skips needs: tags, varints, and the bounds of length-delimited fields. Payloads that nobody asks
 for are stepped over, never read, so a graph with 50 MB of constants inside costs a few kilobytes.
-`pread` and not mmap: a file that is cut short while it is mapped ends the process with SIGBUS, which no `except` catches.
+`pread` and not mmap: a file cut short while it is mapped ends the process with SIGBUS, which no `except` catches.
 Format: https://protobuf.dev/programming-guides/encoding/
 """
 
@@ -18,7 +18,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 WINDOW_BYTES = 64 * 1024
 MAX_TEXT_BYTES = 16 * 1024  # one name
 MAX_ALL_TEXT_BYTES = 32 * 1024 * 1024  # all names of one file
-MAX_FIELDS = 1_000_000  # fields looked at in one file: bounds the time; a 32-layer model has some 20,000
+MAX_FIELDS = 300_000  # fields looked at in one file: bounds the time; a 32-layer model has some 20,000
 
 
 class WireError(Exception):
@@ -139,7 +139,7 @@ class WireFile:
 
     def _read(self, at: int, length: int) -> bytes:
         index = at - self._window_start
-        if 0 <= index and index + length <= len(self._window):
+        if index >= 0 and index + length <= len(self._window):
             return self._window[index : index + length]
         return self._pread(at, length)[:length] if length else b""
 

@@ -1,4 +1,4 @@
-"""The shapes that can be made: the numbers of public models, and small ones for tests. Source: each model's config.json."""
+"""The shapes that can be made: those of public models (source: each one's config.json), and small ones for tests."""
 
 from __future__ import annotations
 

@@ -12,7 +12,7 @@ SMALL = 16  # tensors up to this many elements are kept whole
 
 
 def summarize(model: onnx.ModelProto) -> dict[str, Any]:
-    """Plain data, ready for JSON: versions, inputs, outputs, weights (not their values) and nodes, all in file order."""
+    """Plain data, ready for JSON: versions, inputs, outputs, weights without their values, nodes; all in file order."""
     return {
         "ir_version": model.ir_version,
         "opsets": {opset.domain: opset.version for opset in model.opset_import},

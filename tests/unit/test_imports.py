@@ -22,7 +22,9 @@ MAY_IMPORT = {
     "engine": {"protocol", "hardware", "store", "errors", "logs"},
     "serving": {"protocol", "errors"},
     "update": {"store", "protocol", "errors"},
+    "service": {"errors"},
     "status": {"serving", "hardware", "errors"},
+    "bench": {"store", "protocol", "errors"},
 }
 COMPOSERS = {"daemon", "cli", "__main__", "__init__"}
 ONLY_STARTED = {"engine", "hardware.trial"}  # composers start these as processes and never import them

@@ -67,7 +67,7 @@ def duty(reading: ThermalReading, limits: ThermalLimits = ThermalLimits(), was: 
 
     Falls at once; rises by small steps and only when it has become clearly cooler, so that it does not swing.
     """
-    margins = {zone: zone_limit_c(zone, limits) - zone.celsius for zone in reading.zones if zone.processor}
+    margins = {zone: zone_limit_c(zone, limits) - zone.celsius for zone in judged_zones(reading)}
     hottest = min(margins, key=margins.__getitem__, default=None)
     share, reason = 1.0, ""
     if hottest is not None:
@@ -81,6 +81,13 @@ def duty(reading: ThermalReading, limits: ThermalLimits = ThermalLimits(), was: 
         share, reason = limits.throttled, slowed
     share = max(limits.floor, min(share, was.share + limits.rise, 1.0))
     return Duty(share, reason if share < 1.0 else "", reading.throttling.events)
+
+
+def judged_zones(reading: ThermalReading) -> list[Zone]:
+    """The processors' sensors that tell a limit, or all of them where none does (a Jetson's tj-thermal has only fan
+    trips, and repeats the warmest of its neighbours)."""
+    zones = [zone for zone in reading.zones if zone.processor]
+    return [zone for zone in zones if zone.passive_c is not None or zone.critical_c is not None] or zones
 
 
 def zone_limit_c(zone: Zone, limits: ThermalLimits) -> float:

@@ -56,7 +56,8 @@ class PressureLimits:
     low_headroom_bytes: int = 256 << 20
     critical_headroom_bytes: int = 128 << 20
     release: float = 0.5
-    """Above 0, at most 1: a level is left when stalls fall below this part of its limit and headroom rises to 1/this."""
+    """Above 0, at most 1: a level is left when stalls fall below this part of its limit, and headroom rises to 1/this
+    of its own."""
 
 
 def read_pressure(root: Path | Tree = Path("/")) -> PressureReading:

@@ -67,7 +67,7 @@ def _thermal_zones(tree: Tree) -> list[Zone]:
                 tree.text(f"{path}/type") or path.rpartition("/")[2],
                 celsius,
                 min(trips.get("passive", []), default=None),
-                min(trips.get("critical", []) + trips.get("hot", []), default=None),
+                min(trips.get("critical", []), default=None),
             )
         )
     return zones

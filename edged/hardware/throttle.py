@@ -33,8 +33,9 @@ def read_throttling(tree: Tree) -> Throttling:
     flags = _raspberry_pi(tree)
     now = [name for bit, name in PI_FLAGS.items() if flags >> bit & 1]
     since_boot = [name for bit, name in PI_FLAGS.items() if flags >> (bit + 16) & 1]
-    if any(tree.number(path) == 1 for path in tree.glob("sys/class/hwmon/hwmon*/in0_lcrit_alarm")):
-        now.append("under-voltage")
+    for path in tree.glob("sys/class/hwmon/hwmon*/in0_lcrit_alarm"):
+        if tree.number(path) == 1 and tree.text(path.replace("in0_lcrit_alarm", "name")) == "rpi_volt":
+            now.append("under-voltage")
     for path in tree.glob("sys/class/thermal/cooling_device*"):
         kind = tree.text(f"{path}/type")
         if COOLING_BY_SLOWING.fullmatch(kind) and (tree.number(f"{path}/cur_state") or 0) > 0:

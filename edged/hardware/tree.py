@@ -15,14 +15,16 @@ from typing import Self
 from edged.hardware.files import MAX_FILE_BYTES, parse_int, read_bytes
 
 TOOL_TIMEOUT_S = 5.0
+"""nvidia-smi may take seconds to wake a driver; one that hangs must not keep the daemon from starting."""
 
 
 class Tree:
     """Reads below `root`. Paths are relative to it, without a leading slash."""
 
-    def __init__(self, root: Path = Path("/")) -> None:
+    def __init__(self, root: Path = Path("/"), *, tool_timeout_s: float = TOOL_TIMEOUT_S) -> None:
         self.root = root
         self.live = root == Path("/")
+        self._tool_timeout_s = tool_timeout_s
 
     @classmethod
     def of(cls, root: Path | Self) -> Self:
@@ -53,7 +55,7 @@ class Tree:
         return os.path.exists(self.root / path)
 
     def output(self, tool: str, *arguments: str) -> str:
-        """What a small tool prints; "" when it is absent, fails or takes longer than TOOL_TIMEOUT_S."""
+        """What a small tool prints; "" when it is absent, fails or takes too long."""
         if not self.live:
             return self.text(f"tools/{tool}.txt")
         try:
@@ -61,7 +63,7 @@ class Tree:
                 [tool, *arguments],
                 stdin=subprocess.DEVNULL,
                 capture_output=True,
-                timeout=TOOL_TIMEOUT_S,
+                timeout=self._tool_timeout_s,
                 check=True,
                 env={**os.environ, "LC_ALL": "C"},
             )

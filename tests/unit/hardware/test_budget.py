@@ -26,7 +26,8 @@ def test_a_board_of_8_gib() -> None:
         "reserve": -int(8 * GIB * 0.10),
     }
     assert budget.kv_bytes == 5 * GIB - 300 * MIB - int(8 * GIB * 0.10)
-    assert budget.fits and budget.binding == "machine" and budget.pool == "host"
+    assert budget.fits
+    assert (budget.binding, budget.pool) == ("machine", "host")
 
 
 def test_the_reserve_is_never_less_than_half_a_gibibyte() -> None:
@@ -45,7 +46,8 @@ def test_loading_the_weights_does_not_change_the_budget() -> None:
 def test_a_limit_smaller_than_the_weights_says_how_much_is_missing() -> None:
     group = CgroupMemory("/sys/fs/cgroup/edged", 2, limit_bytes=2 * GIB, used_bytes=0)
     budget = kv_budget(MemoryReading(8 * GIB, 7 * GIB, "test", (group,)), weights=PHI_MINI)
-    assert not budget.fits and budget.kv_bytes == 0
+    assert not budget.fits
+    assert budget.kv_bytes == 0
     assert budget.missing_bytes == 200 * MIB + 512 * MIB
     assert budget.binding == "/sys/fs/cgroup/edged"
 

@@ -194,7 +194,10 @@ def test_process_memory_of_this_process_grows_with_what_it_takes() -> None:
     with mmap.mmap(-1, 64 * MIB, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS) as block:
         block.write(b"\xff" * (64 * MIB))
         after = process_rss()
-    assert before and after and before.anon_bytes is not None and after.anon_bytes is not None
+    assert before is not None
+    assert after is not None
+    assert before.anon_bytes is not None
+    assert after.anon_bytes is not None
     assert after.anon_bytes - before.anon_bytes >= 64 * MIB
     assert after.rss_bytes == after.anon_bytes + (after.file_bytes or 0) + (after.shmem_bytes or 0)
 
@@ -203,7 +206,8 @@ def test_process_pss_counts_less_than_rss_where_pages_are_shared() -> None:
     pss, rss = process_pss(), process_rss(os.getpid())
     if pss is None:
         pytest.skip("smaps_rollup is not readable here")
-    assert rss and 0 < pss <= rss.rss_bytes + 16 * MIB
+    assert rss is not None
+    assert 0 < pss <= rss.rss_bytes + 16 * MIB
 
 
 def test_a_process_that_is_gone_has_no_memory() -> None:
@@ -259,6 +263,6 @@ def test_inside_a_real_group_anonymous_memory_counts_and_page_cache_does_not(
     )
     assert done.returncode == 0, done.stderr
     first, cached, limit, binds = done.stdout.split()
-    assert int(limit) == 256 * MIB and binds == "True"
+    assert (int(limit), binds) == (256 * MIB, "True")
     # 64 MiB were read into the cache and 64 MiB into memory: only the second half is gone from the headroom.
     assert 56 * MIB <= int(first) - int(cached) <= 76 * MIB

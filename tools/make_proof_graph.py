@@ -2,7 +2,7 @@
 """Makes edged/hardware/data/proof-*.onnx and proof.npz: the smallest graph with what an int4 language model needs.
 
 One attention block of a decoder: int4 MatMulNBits (packed QKV) -> GroupQueryAttention with rotary embedding, grouped
-heads and a KV cache -> int4 MatMulNBits (output). It is run twice: eight tokens at once (prefill), then one more (decode).
+heads and a KV cache -> int4 MatMulNBits (output). It is run twice: eight tokens at once (prefill), then one (decode).
 The expected answers are computed here with NumPy in float64, by no runtime, so that no provider is its own judge.
 
     python tools/make_proof_graph.py            # writes the files

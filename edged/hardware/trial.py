@@ -54,8 +54,8 @@ def main(arguments: list[str]) -> int:
     options = options_of(arguments)
     settle(options.parent, options.data_bytes)
     voice = Voice(options.fd)
-    lie = trial_faults.commit(options.fault) if options.fault and trial_faults.allowed() else False
     try:
+        lie = trial_faults.commit(options.fault) if options.fault and trial_faults.allowed() else False
         voice.phase("import")
         if options.mode == "proof":
             voice.answer(proof(ProofRequest.from_json(options.request), voice, lie=lie))
@@ -94,8 +94,8 @@ def proof(request: ProofRequest, voice: Voice, *, lie: bool) -> ProofAnswer:
     import onnxruntime as ort
 
     spec, case = request.provider, Case.load()
-    devices = _register(ort, spec)
     voice.phase("load")
+    devices = _register(ort, spec)
     started = time.monotonic()
     session, strict = None, False
     if spec.ort_name != CPU.ort_name:  # the CPU provider and NO_CPU exclude each other
@@ -193,9 +193,9 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
 
     ends_at = time.monotonic() + request.budget_s
     spec = request.provider
+    voice.phase("load")
     if spec.library:
         og.register_execution_provider_library(spec.key, spec.library)
-    voice.phase("load")
     started = time.monotonic()
     model, whole = _load(og, request)
     load_s = time.monotonic() - started

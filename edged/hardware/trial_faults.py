@@ -38,8 +38,10 @@ def commit(fault: str) -> bool:
             os.write(1, b"noise on stdout " * 2048)
             os.write(2, b"noise on stderr " * 2048)
     elif fault == "spawn":
-        if os.fork() == 0:
+        grandchild = os.fork()
+        if grandchild == 0:
             time.sleep(3600)
+        os.write(1, f"grandchild {grandchild}\n".encode())
         os.kill(os.getpid(), signal.SIGSEGV)
     return fault == "lie"
 

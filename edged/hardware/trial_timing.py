@@ -11,6 +11,9 @@ from edged.hardware.trial_messages import SliceRate
 ENOUGH_S = 0.6
 """Rounds are repeated until this much was timed: a small model's prompt is over in milliseconds."""
 
+ROUNDS_S = 2.0
+"""No new round is begun after this time, what is not timed included."""
+
 PREFILL_S = 3.0
 """Reading the prompt at one slice size stops after this time; the rate is over what was read."""
 
@@ -18,6 +21,7 @@ PREFILL_S = 3.0
 def time_prefill(generator: Callable[[], Any], prompt: Any, slice_tokens: int, ends_at: float) -> SliceRate:
     """Reads `prompt` in slices with fresh generators, at least one slice; making a generator is not timed."""
     read, spent_s, longest_s = 0, 0.0, 0.0
+    ends_at = min(ends_at, time.monotonic() + ROUNDS_S)
     while spent_s < ENOUGH_S and (not read or time.monotonic() < ends_at):
         current = generator()
         for slice_ in _slices(prompt, slice_tokens):
@@ -33,7 +37,8 @@ def time_prefill(generator: Callable[[], Any], prompt: Any, slice_tokens: int, e
 def time_decode(generator: Callable[[], Any], prompt: Any, tokens: int, ends_at: float) -> tuple[float, int, float]:
     """(tokens per second, tokens, processor seconds of all threads) after `prompt`; at least one token."""
     count, spent_s, cpu_s = 0, 0.0, 0.0
-    while spent_s < ENOUGH_S and (not count or time.monotonic() < ends_at):
+    no_round_after = min(ends_at, time.monotonic() + ROUNDS_S)
+    while spent_s < ENOUGH_S and (not count or time.monotonic() < no_round_after):
         current = generator()
         current.append_tokens(prompt)
         started, cpu = time.monotonic(), time.process_time()

@@ -6,17 +6,15 @@ that the file is the old one or the new one whole. A file that cannot be read co
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import json
 import logging
-import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from edged.hardware.state_file import locked, write_json
 from edged.hardware.trial_messages import SliceRate
 from edged.hardware.trial_verdict import Verdict
 from edged.hardware.tune import Choice, Goal, Row, Setting, choose
@@ -138,34 +136,7 @@ def _row(raw: Mapping[str, Any]) -> Row:
 
 
 def _change(state_dir: Path, change: Callable[[Sequence[Table]], list[Table]]) -> None:
-    state_dir.mkdir(parents=True, exist_ok=True)
-    with _locked(state_dir):
+    path = state_dir / FILE
+    with locked(path):
         tables = change(read_tables(state_dir))[:MAX_TABLES]
-        text = json.dumps({"format": FORMAT, "tables": [table.to_dict() for table in tables]}, indent=1)
-        write_whole(state_dir / FILE, text.encode())
-
-
-def write_whole(path: Path, data: bytes) -> None:
-    """Write aside, fsync, rename, fsync the directory. Raises OSError; the old file is then still there, whole."""
-    aside = path.with_name(f".{path.name}.{os.getpid()}")
-    try:
-        with aside.open("wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.rename(path)
-    except BaseException:
-        aside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
-@contextmanager
-def _locked(state_dir: Path) -> Iterator[None]:
-    with (state_dir / f".{FILE}.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        yield
+        write_json(path, {"format": FORMAT, "tables": [table.to_dict() for table in tables]})

@@ -59,6 +59,7 @@ class Settings(BaseSettings):
     prefill_slice_ms: Annotated[int, Field(ge=10, le=10_000)] = 350
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 10
     load_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
+    ignore_eos: bool = Field(False, description="go on after the model's end of text; for measuring only")
     hang_factor: Annotated[float, Field(ge=1, le=100)] = 3.0
     hang_floor_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
 

@@ -159,7 +159,7 @@ def engine_options(settings: Settings, model: FoundModel) -> dict[str, Any]:
     same = (
         "threads max_context default_max_tokens max_queue max_queue_per_client max_running max_sessions session_idle_s "
         "prefix_idle_s prefill_slice_ms stream_interval_ms kv_memory_bytes memory_reserve_bytes "
-        "memory_reserve_fraction load_timeout_s log_level log_format"
+        "memory_reserve_fraction load_timeout_s ignore_eos log_level log_format"
     )
     return {"name": model.name, "folder": str(model.folder)} | {name: getattr(settings, name) for name in same.split()}
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.engine.announced import AnnouncedBackend
@@ -50,6 +50,8 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     from edged.engine.backends.genai import GenaiBackend  # the native library: not before the folder was checked
 
     native = GenaiBackend(folder, manifest, options.name, context_tokens=context, threads=options.threads)
+    if options.ignore_eos:
+        native.info = replace(native.info, eos_token_ids=frozenset())
     memory.loaded(manifest.weights_bytes)
     pace = Pace(options.prefill_slice_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)

@@ -29,6 +29,7 @@ class EngineOptions:
     memory_reserve_bytes: int
     memory_reserve_fraction: float
     load_timeout_s: float
+    ignore_eos: bool
     log_level: str
     log_format: str
 

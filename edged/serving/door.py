@@ -101,6 +101,7 @@ class Door:
         if self._flush_timer:
             self._flush_timer.cancel()
         self._socket.disable_monitor()
+        self._monitor.close()
         self._socket.close()
         path = socket_path(self._endpoint)
         if path is not None:

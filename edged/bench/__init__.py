@@ -1,0 +1,1 @@
+"""The benchmark: the daemon against the bare genai loop, alternating, in one run. Medians and ratios."""

@@ -1,0 +1,212 @@
+"""One function per figure of the benchmark. Each alternates the two sides where it compares them and returns numbers."""
+
+from __future__ import annotations
+
+import statistics
+import threading
+import time
+from dataclasses import dataclass
+from typing import Any
+
+from edged.bench.peers import BareLoop, Peer
+
+WORDS = "set the kitchen lamp to forty percent and tell me which sensor is warmest now please "
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """One line of the report. `bar` is the aim as text; `met` whether the value keeps to it (None: no bar)."""
+
+    name: str
+    value: float
+    unit: str
+    bar: str = ""
+    met: bool | None = None
+    detail: dict[str, float] | None = None
+
+
+def prompt_text(peer: Peer, tokens: int) -> str:
+    """Text of about `tokens` tokens by the model's own tokenizer."""
+    per_word = peer.call("tokenize", text=WORDS * 8)["count"] / len((WORDS * 8).split())
+    words = (WORDS * (tokens // 8)).split()
+    return " ".join(words[: max(1, int(tokens / per_word))])
+
+
+def speed(bare: BareLoop, peer: Peer, repeats: int, max_tokens: int, bar: float) -> list[Figure]:
+    """Decode rate and time to first token of both, one client, the same prompt, in turn."""
+    text = prompt_text(peer, 64)
+    bare_runs, daemon_runs = [], []
+    for repeat in range(repeats + 1):
+        bare_run = bare.run("chat", text=text, max_tokens=max_tokens, capacity=512)
+        daemon_run = _chat(peer, f"{repeat} {text}", max_tokens)
+        if repeat:  # the first of each only warms up
+            bare_runs.append(bare_run)
+            daemon_runs.append(daemon_run)
+    bare_tps, daemon_tps = _median(bare_runs, "decode_tps"), _median(daemon_runs, "decode_tps")
+    bare_ttft_s, daemon_ttft_s = _median(bare_runs, "ttft_s"), _median(daemon_runs, "ttft_s")
+    ratio = daemon_tps / bare_tps
+    added_ms = (daemon_ttft_s - bare_ttft_s) * 1000
+    return [
+        Figure("decode ratio", ratio, "", f"≥ {bar}", ratio >= bar, {"bare_tps": bare_tps, "daemon_tps": daemon_tps}),
+        Figure(
+            "added TTFT",
+            added_ms,
+            "ms",
+            "≤ 5",
+            added_ms <= 5,
+            {"bare_ms": bare_ttft_s * 1000, "daemon_ms": daemon_ttft_s * 1000},
+        ),
+    ]
+
+
+def ping_while_reading(peer: Peer, other: Peer) -> Figure:
+    """p99 of `ping` while another client's 1,000-token prompt is read."""
+    reading = threading.Event()
+    times_ms: list[float] = []
+
+    def read() -> None:
+        for _ in range(_repeats_for(peer, 1000)):
+            _chat(peer, f"{time.monotonic_ns()} {long_text}", 1)
+        reading.set()
+
+    long_text = prompt_text(peer, 1000)
+    thread = threading.Thread(target=read)
+    thread.start()
+    while not reading.is_set():
+        started_s = time.perf_counter()
+        other.call("ping")
+        times_ms.append((time.perf_counter() - started_s) * 1000)
+        time.sleep(0.005)
+    thread.join()
+    p99 = _quantile(times_ms, 0.99)
+    return Figure(
+        "ping p99", p99, "ms", "≤ 10", p99 <= 10, {"p50_ms": _quantile(times_ms, 0.5), "pings": len(times_ms)}
+    )
+
+
+def gap_while_reading(peer: Peer, other: Peer) -> Figure:
+    """p95 of the gap between tokens of a running stream while another client's 1,000-token prompt is read."""
+    stamps: list[float] = []
+    started = threading.Event()
+    stop = threading.Event()
+
+    def stream() -> None:
+        request = other.send("chat", messages=[_user(prompt_text_short)], max_tokens=2000, stream=True)
+        for now_s, reply in other.replies(request):
+            if reply["ev"] == "delta":
+                stamps.append(now_s)
+                started.set()
+                if stop.is_set():
+                    other.send("cancel", target=request)
+                    stop.clear()
+
+    prompt_text_short, long_text = prompt_text(peer, 32), prompt_text(peer, 1000)
+    thread = threading.Thread(target=stream)
+    thread.start()
+    started.wait(60)
+    before_s = time.perf_counter()
+    _chat(peer, f"{time.monotonic_ns()} {long_text}", 1)
+    after_s = time.perf_counter()
+    stop.set()
+    thread.join()
+    engine = _fresh_stats(peer)
+    slice_ms = engine["slice_tokens"] / engine["prefill_tps"] * 1000
+    step_ms = 1000 / engine["decode_tps"]
+    within = [at for at in stamps if before_s <= at <= after_s]
+    gaps_ms = [(right - left) * 1000 for left, right in zip(within, within[1:], strict=False)]
+    p95 = _quantile(gaps_ms, 0.95)
+    allowed = max(slice_ms, 0) + step_ms + 10  # deltas are gathered for up to 10 ms
+    detail = {"slice_ms": slice_ms, "step_ms": step_ms, "gaps": len(gaps_ms), "reading_ms": (after_s - before_s) * 1000}
+    return Figure("token gap p95 while reading", p95, "ms", f"≤ {allowed:.0f}", p95 <= allowed, detail)
+
+
+def second_turn(bare: BareLoop, peer: Peer, repeats: int, *, full_size: bool) -> Figure:
+    """TTFT of a session's second turn with 1,000 tokens behind it ÷ TTFT of its new tokens alone."""
+    behind, question = prompt_text(peer, 1000), prompt_text(peer, 32)
+    ids = peer.call("tokenize", text=behind)["tokens"]
+    new_ids = peer.call("tokenize", text=question)["tokens"]
+    with_s, alone_s, bare_with_s, bare_alone_s = [], [], [], []
+    for repeat in range(repeats):
+        name = f"bench-{repeat}"
+        first = [_user(f"{repeat} {behind}")]
+        answer = peer.call("chat", messages=first, max_tokens=8, session=name)["text"]
+        turns = [*first, {"role": "assistant", "content": answer}, _user(question)]
+        with_s.append(_chat_turns(peer, turns, 1, session=name)["ttft_s"])
+        peer.call("session.close", session=name)
+        alone_s.append(_chat(peer, f"{time.monotonic_ns()} {question}", 1)["ttft_s"])
+        bare_with_s.append(bare.run("append", behind=ids, new=new_ids, capacity=2048)["ttft_s"])
+        bare_alone_s.append(bare.run("append", behind=[], new=new_ids, capacity=512)["ttft_s"])
+    ratio = statistics.median(with_s) / statistics.median(alone_s)
+    bare_ratio = statistics.median(bare_with_s) / statistics.median(bare_alone_s)
+    most = 1.3 if full_size else 1.1 * bare_ratio
+    detail = {
+        "second_turn_ms": statistics.median(with_s) * 1000,
+        "alone_ms": statistics.median(alone_s) * 1000,
+        "bare_ratio": bare_ratio,
+    }
+    return Figure("second turn TTFT ratio", ratio, "", f"≤ {most:.2f}", ratio <= most, detail)
+
+
+def cancel(peer: Peer, repeats: int) -> Figure:
+    """From sending `cancel` to the `done` that follows the freeing of the KV memory, half while reading a prompt."""
+    long_text = prompt_text(peer, 1000)
+    times_ms = []
+    for repeat in range(repeats):
+        request = peer.send(
+            "chat", messages=[_user(f"{time.monotonic_ns()} {long_text}")], max_tokens=1000, stream=True
+        )
+        sent_s = 0.0
+        for now_s, reply in peer.replies(request):
+            wanted = "accepted" if repeat % 2 else "delta"
+            if reply["ev"] == wanted and not sent_s:
+                sent_s = time.perf_counter()
+                peer.send("cancel", target=request)
+            elif reply["ev"] == "done":
+                times_ms.append((now_s - sent_s) * 1000)
+    engine = _fresh_stats(peer)
+    slice_ms = engine["slice_tokens"] / engine["prefill_tps"] * 1000
+    allowed = max(slice_ms, 1000 / engine["decode_tps"]) + 50
+    worst = max(times_ms)
+    return Figure("cancel to KV freed", worst, "ms", f"≤ {allowed:.0f}", worst <= allowed, {"slice_ms": slice_ms})
+
+
+def _chat(peer: Peer, text: str, max_tokens: int) -> dict[str, float]:
+    return _chat_turns(peer, [_user(text)], max_tokens)
+
+
+def _chat_turns(peer: Peer, turns: list[dict[str, str]], max_tokens: int, **more: Any) -> dict[str, float]:
+    started_s = time.perf_counter()
+    first_s = last_s = 0.0
+    tokens = 0
+    for now_s, reply in peer.replies(peer.send("chat", messages=turns, max_tokens=max_tokens, stream=True, **more)):
+        if reply["ev"] == "delta" and not first_s:
+            first_s = now_s
+        elif reply["ev"] == "done":
+            last_s, tokens = now_s, reply["usage"]["completion_tokens"]
+    first_s = first_s or last_s
+    decode_tps = (tokens - 1) / (last_s - first_s) if tokens > 1 and last_s > first_s else 0.0
+    return {"ttft_s": first_s - started_s, "decode_tps": decode_tps}
+
+
+def _user(text: str) -> dict[str, str]:
+    return {"role": "user", "content": text}
+
+
+def _fresh_stats(peer: Peer) -> dict[str, Any]:
+    engine: dict[str, Any] = peer.status()["models"][0]["engine"]
+    return engine
+
+
+def _repeats_for(peer: Peer, tokens: int) -> int:
+    """Enough prompts for a few seconds of reading."""
+    tps = _fresh_stats(peer).get("prefill_tps") or 100.0
+    return max(1, min(50, int(3.0 * tps / tokens)))
+
+
+def _median(runs: list[dict[str, float]], name: str) -> float:
+    return statistics.median(run[name] for run in runs)
+
+
+def _quantile(values: list[float], part: float) -> float:
+    ordered = sorted(values)
+    return ordered[min(len(ordered) - 1, int(part * len(ordered)))] if ordered else float("nan")

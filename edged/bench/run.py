@@ -1,0 +1,90 @@
+"""The order of a benchmark run; what each figure means is in measures.py."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from edged.bench import measures
+from edged.bench.measures import Figure
+from edged.bench.peers import BareLoop, Peer, PrivateDaemon
+from edged.errors import ConfigError
+from edged.store.models import find_model
+
+FULL_SIZE_BYTES = 1_000_000_000  # weights above this count as full size for the bars that differ
+FIGURES = frozenset({"speed", "ping", "gap", "session", "cancel", "memory", "start"})
+
+
+@dataclass(slots=True)
+class Report:
+    """All figures of one run."""
+
+    model: str
+    weights_bytes: int = 0
+    figures: list[Figure] = field(default_factory=list)
+
+
+def run(
+    model: str,
+    state: Path,
+    *,
+    repeats: int,
+    max_tokens: int,
+    threads: int,
+    only: frozenset[str],
+    tell: Callable[[str], None],
+) -> Report:
+    """Measure. Raises BenchError when a side fails, ConfigError for a figure that does not exist."""
+    if only - FIGURES:
+        raise ConfigError(f"--only {', '.join(sorted(only - FIGURES))}: choose from {', '.join(sorted(FIGURES))}")
+    wanted = only or FIGURES
+    folder = find_model(model, state).folder
+    report = Report(str(folder))
+    if "start" in wanted:
+        tell("start to ready")
+        report.figures += _start(str(folder))
+    tell("loading both sides")
+    settings = {"threads": threads, "ignore_eos": True}
+    with PrivateDaemon(str(folder), **settings) as daemon, BareLoop(folder, threads) as bare:
+        daemon.wait_ready()
+        with Peer(daemon.endpoint) as peer, Peer(daemon.endpoint) as other:
+            info = peer.status()["models"][0]
+            report.weights_bytes = info["weights_bytes"]
+            full_size = report.weights_bytes > FULL_SIZE_BYTES
+            if "memory" in wanted:
+                report.figures.append(_front_memory(peer))
+            if "speed" in wanted:
+                tell("decode rate and time to first token")
+                bar = 0.98 if full_size else 0.75
+                report.figures += measures.speed(bare, peer, repeats, max_tokens, bar)
+            if "ping" in wanted:
+                tell("ping while a prompt is read")
+                report.figures.append(measures.ping_while_reading(peer, other))
+            if "gap" in wanted:
+                tell("token gap while a prompt is read")
+                report.figures.append(measures.gap_while_reading(peer, other))
+            if "session" in wanted:
+                tell("second turn of a session")
+                report.figures.append(measures.second_turn(bare, peer, repeats, full_size=full_size))
+            if "cancel" in wanted:
+                tell("cancel")
+                report.figures.append(measures.cancel(peer, max(2, repeats)))
+    return report
+
+
+def _start(folder: str) -> list[Figure]:
+    """From process start to a model that has answered: the first time, and again."""
+    times = []
+    for _ in range(2):
+        with PrivateDaemon(folder) as daemon:
+            times.append(daemon.wait_ready())
+    return [
+        Figure("start to ready, first", times[0], "s", "≤ 10", times[0] <= 10),
+        Figure("start to ready, again", times[1], "s", "≤ 2", times[1] <= 2),
+    ]
+
+
+def _front_memory(peer: Peer) -> Figure:
+    rss_mb = peer.status()["front"]["rss_bytes"] / 1e6
+    return Figure("front RSS, idle", rss_mb, "MB", "≤ 48", rss_mb <= 48)

@@ -58,11 +58,11 @@ def _attribute(attribute: AttributeProto) -> Any:
 
 
 def _tensor(tensor: TensorProto) -> dict[str, Any]:
-    """Small ones whole; of a table the corners of its first, second and last row, to five digits."""
+    """Small ones whole; of a table the corners of its first, second and last row, to three decimals."""
     values = numpy_helper.to_array(tensor)
     kept = values if values.size <= SMALL else values[[0, 1, -1]][:, [0, 1, -1]]
     return {"dtype": _dtype(tensor.data_type), "dims": list(tensor.dims), "values": np.round(kept, 3).tolist()}
 
 
 def _dtype(number: int) -> str:
-    return TensorProto.DataType.Name(number)
+    return str(TensorProto.DataType.Name(number))

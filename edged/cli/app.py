@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from edged import __version__
+from edged.cli.install_cmd import install, uninstall
 from edged.errors import EdgedError
 
 app = typer.Typer(
@@ -32,6 +33,10 @@ def _root(
     ] = False,
 ) -> None:
     """A private model server for one edge box."""
+
+
+app.command()(install)
+app.command()(uninstall)
 
 
 def main() -> None:

@@ -1,7 +1,8 @@
-"""One function per figure of the benchmark. Each alternates the two sides where it compares them and returns numbers."""
+"""One function per figure of the benchmark; where two sides are compared they take turns."""
 
 from __future__ import annotations
 
+import itertools
 import statistics
 import threading
 import time
@@ -113,7 +114,7 @@ def gap_while_reading(peer: Peer, other: Peer) -> Figure:
     slice_ms = engine["slice_tokens"] / engine["prefill_tps"] * 1000
     step_ms = 1000 / engine["decode_tps"]
     within = [at for at in stamps if before_s <= at <= after_s]
-    gaps_ms = [(right - left) * 1000 for left, right in zip(within, within[1:], strict=False)]
+    gaps_ms = [(right - left) * 1000 for left, right in itertools.pairwise(within)]
     p95 = _quantile(gaps_ms, 0.95)
     allowed = max(slice_ms, 0) + step_ms + 10  # deltas are gathered for up to 10 ms
     detail = {"slice_ms": slice_ms, "step_ms": step_ms, "gaps": len(gaps_ms), "reading_ms": (after_s - before_s) * 1000}

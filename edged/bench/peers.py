@@ -1,4 +1,4 @@
-"""The two sides that are compared, each in processes of its own: the bare loop, and a private daemon with a raw client."""
+"""The two sides that are compared, each a process of its own: the bare loop, and a private daemon with a raw client."""
 
 from __future__ import annotations
 
@@ -144,10 +144,8 @@ class Peer:
 
     def call(self, op: str, **fields: Any) -> dict[str, Any]:
         """The last reply to one request."""
-        reply: dict[str, Any] = {}
-        for _, reply in self.replies(self.send(op, **fields)):
-            pass
-        return reply
+        *_, (_, last) = self.replies(self.send(op, **fields))
+        return last
 
     def status(self) -> dict[str, Any]:
         return self.call("status")

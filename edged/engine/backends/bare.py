@@ -1,4 +1,4 @@
-"""`python -m edged.engine.backends.bare MODEL_FOLDER`: the plain onnxruntime-genai loop that the benchmark compares with.
+"""`python -m edged.engine.backends.bare MODEL_FOLDER`: the plain genai loop that the benchmark compares with.
 
 What a program without edged would write: one generator per request, the whole prompt in one append, a token stream,
 greedy, end-of-text ignored so that lengths are equal. One JSON task a line on standard input, one JSON result a line on
@@ -16,7 +16,7 @@ from typing import Any
 
 os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 
-import onnxruntime_genai as og  # noqa: E402  the variable must be set first
+import onnxruntime_genai as og
 
 Result = dict[str, Any]
 

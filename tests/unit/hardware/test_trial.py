@@ -49,6 +49,7 @@ def proof(provider: ProviderSpec = CPU, limits: Limits = LIMITS, fault: str = ""
     return run_proof(ProofRequest(provider), limits, fault=fault)
 
 
+@pytest.mark.aarch64
 def test_the_cpu_gives_the_answers_that_were_computed_without_any_runtime() -> None:
     trial = proof()
     assert trial.verdict is Verdict.OK, trial
@@ -71,6 +72,7 @@ def test_the_graph_in_the_package_is_what_its_tool_makes() -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.aarch64
 def test_a_provider_that_leaves_everything_to_the_cpu_is_refused_and_not_believed() -> None:
     trial = proof(AZURE)
     assert trial.verdict is Verdict.REFUSED
@@ -85,6 +87,7 @@ def test_a_provider_that_is_not_in_this_build_is_refused_with_its_name() -> None
     assert "VitisAIExecutionProvider" in trial.reason
 
 
+@pytest.mark.aarch64
 @pytest.mark.usefixtures("faults")
 def test_a_crash_is_named_by_its_signal() -> None:
     trial = proof(fault="crash")

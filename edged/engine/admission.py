@@ -32,8 +32,8 @@ class Books:
 
     @property
     def free_bytes(self) -> int:
-        """What may be taken without giving anything back."""
-        return max(0, self.budget_bytes - self.running_bytes - self.idle_bytes)
+        """What may be taken without giving anything back; negative when the budget has shrunk below what is held."""
+        return self.budget_bytes - self.running_bytes - self.idle_bytes
 
     @property
     def most_tokens(self) -> int:

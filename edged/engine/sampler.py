@@ -89,7 +89,8 @@ class Sampler:
         sampling = self._sampling
         if sampling.temperature == 0:
             return int(scores.argmax())
-        scores = scores / sampling.temperature
+        with np.errstate(over="ignore"):  # at a tiny temperature all but the best go to minus infinity, as they should
+            scores = (scores - scores.max()) / sampling.temperature
         if 0 < sampling.top_k < len(scores):
             kept = np.argpartition(scores, -sampling.top_k)[-sampling.top_k :]
         else:

@@ -21,10 +21,11 @@ class StopFinder:
         if self.found:
             return ""
         self._held += text
-        at = min((place for stop in self._stops if (place := self._held.find(stop)) >= 0), default=-1)
-        if at >= 0:
+        # the one that is whole first, so that token borders make no difference; of two, the longer
+        ends = [(place + len(stop), place) for stop in self._stops if (place := self._held.find(stop)) >= 0]
+        if ends:
             self.found = True
-            shown, self._held = self._held[:at], ""
+            shown, self._held = self._held[: min(ends)[1]], ""
             return shown
         keep = max(_overlap(self._held, stop) for stop in self._stops)
         cut = len(self._held) - keep

@@ -1,4 +1,4 @@
-"""`python -m edged.engine.worker ENDPOINT PULSE_FD`: the engine process. Started by the front only; dies with it."""
+"""`python -m edged.engine.worker ENDPOINT PULSE_FD FRONT_PID`: the engine process; the front starts it, it dies with it."""
 
 from __future__ import annotations
 
@@ -25,6 +25,7 @@ log = logging.getLogger(__name__)
 IDLE_WAIT_S = 0.5
 IDLE_ALLOWED_S = 2.0
 TICK_S = 1.0
+FAREWELL_S = 5.0
 OOM_SCORE_ADJ = 500  # when memory runs out the kernel takes the engine, which is restarted, and not the front
 NICENESS = 5  # the front answers pings while the engine computes
 PR_SET_PDEATHSIG = 1
@@ -32,28 +33,37 @@ PR_SET_PDEATHSIG = 1
 
 def main() -> int:
     """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use."""
-    if len(sys.argv) != 3:
+    if len(sys.argv) != 4:
         print("edged.engine.worker is started by `edged serve`", file=sys.stderr)
         return 2
-    parent = os.getppid()
     _settle_in()
+    if os.getppid() != int(sys.argv[3]):
+        return 0  # the front died before we could ask to die with it
     options = read_options()
     set_up(options.log_level, options.log_format)
-    if os.getppid() != parent:
-        return 0  # the front died before we could ask to die with it
     pulse = PulseWriter(int(sys.argv[2]))
     front = FrontLink(sys.argv[1])
     pulse.beat(options.load_timeout_s)
     try:
         loaded = load(options, pulse, lambda phase: front.send(wire.Loading(phase)))
     except ModelError as error:
-        front.send(wire.LoadFailed(error.file, error.reason, str(error)))
-        front.close()
-        return 1
+        return _give_up(front, wire.LoadFailed(error.file, error.reason, str(error)))
+    except Exception as error:
+        log.exception("loading failed")
+        reason = f"loading it failed ({type(error).__name__}); the log has the details"
+        return _give_up(front, wire.LoadFailed("", reason, repr(error)))
     front.send(wire.Ready(_info(options, loaded)))
     _serve(front, pulse, options, loaded)
     front.close()
     return 0
+
+
+def _give_up(front: FrontLink, why: wire.LoadFailed) -> int:
+    """Say why, and leave once the front has heard it: the news of our end travels faster than our words."""
+    front.send(why)
+    front.receive(FAREWELL_S)
+    front.close()
+    return 1
 
 
 def _settle_in() -> None:

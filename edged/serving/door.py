@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import functools
 import logging
 import os
 import struct
@@ -28,7 +29,8 @@ from edged.serving.pump import Pump
 log = logging.getLogger(__name__)
 
 SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
-FLUSH_S = 0.01
+FLUSH_S = 0.01  # how soon a client that did not take a message is tried again, at first…
+MAX_FLUSH_S = 0.16  # …and after it took nothing many times
 UNKNOWN_UID = -1
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
@@ -44,13 +46,14 @@ class Client:
     single_reply: bool
     outbox: Outbox = field(repr=False)
     gone: bool = False
+    slow: bool = False  # left too much unread, was told, and has not read it all yet
 
 
 Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
 
 
 class Door:
-    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client)`."""
+    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`."""
 
     def __init__(
         self,
@@ -59,7 +62,7 @@ class Door:
         *,
         on_request: Handler,
         on_gone: Callable[[Client], None],
-        on_slow: Callable[[Client], None],
+        on_slow: Callable[[Client, Envelope], None],
     ) -> None:
         self.limits = limits
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
@@ -75,15 +78,15 @@ class Door:
             zmq.BACKLOG: 1024,
         }.items():
             self._socket.setsockopt(option, value)
-        events = zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED | zmq.EVENT_HANDSHAKE_FAILED_NO_DETAIL
-        self._monitor = self._socket.get_monitor_socket(
-            events | zmq.EVENT_HANDSHAKE_FAILED_PROTOCOL | zmq.EVENT_HANDSHAKE_FAILED_AUTH
-        )
+        # not the HANDSHAKE_FAILED events: their value is an errno, not a descriptor, and DISCONNECTED follows each
+        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open_fds: set[int] = set()
         self._clients: dict[bytes, Client] = {}
         self._by_fd: dict[int, Client] = {}
         self._blocked: set[Client] = set()
         self._flush_timer: asyncio.TimerHandle | None = None
+        self._flush_s = FLUSH_S
+        self.requests_not_taken = 0
         self._endpoint = ""
         self._bound = False
 
@@ -119,23 +122,29 @@ class Door:
         """Send now, or keep it in the client's outbox; a client that left too much unread is reported by `on_slow`."""
         if client.gone:
             return
-        if client.outbox or not self._try(client, envelope, message):
+        data = pack(message)
+        if client.outbox or not self._try(client, envelope, data):
             if client.gone:
                 return
-            within = client.outbox.add(envelope, message, time.monotonic())
-            self._blocked.add(client)
-            self._arm()
+            within = client.outbox.add(envelope, message, len(data), time.monotonic())
+            if client not in self._blocked:
+                self._blocked.add(client)
+                self._flush_s = FLUSH_S
+                self._arm()
             if not within:
-                self._slow(client)
+                self._slow(client, envelope)
         self._pump.kick()
 
-    def _slow(self, client: Client) -> None:
-        client.outbox.clear()
-        self._on_slow(client)
+    def _slow(self, client: Client, envelope: Envelope) -> None:
+        """Tell once; until the client has read everything that waits, its further requests are not taken."""
+        if not client.slow:
+            client.slow = True
+            client.outbox.keep_last_words()
+            self._on_slow(client, envelope)
 
-    def _try(self, client: Client, envelope: Envelope, message: dict[str, Any]) -> bool:
+    def _try(self, client: Client, envelope: Envelope, data: bytes) -> bool:
         try:
-            self._socket.send_multipart([client.routing_id, *envelope, pack(message)], zmq.NOBLOCK)
+            self._socket.send_multipart([client.routing_id, *envelope, data], zmq.NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:
@@ -147,31 +156,35 @@ class Door:
 
     def _arm(self) -> None:
         if self._flush_timer is None:
-            self._flush_timer = asyncio.get_running_loop().call_later(FLUSH_S, self._flush)
+            self._flush_timer = asyncio.get_running_loop().call_later(self._flush_s, self._flush)
 
     def _flush(self) -> None:
         self._flush_timer = None
         now_s = time.monotonic()
+        took = False
         for client in list(self._blocked):
-            if client.gone:
-                self._blocked.discard(client)
-                continue
-            client.outbox.flush(lambda envelope, message, to=client: self._try(to, envelope, message), now_s)  # type: ignore[misc]
+            took |= client.outbox.flush(functools.partial(self._try, client), now_s)
             since_s = client.outbox.blocked_since_s
-            if since_s is None:
+            if client.gone or since_s is None:
                 self._blocked.discard(client)
+                client.slow = False
             elif now_s - since_s > self.limits.slow_consumer_s:
-                self._slow(client)
+                self._slow(client, client.outbox.first_envelope())
+        self._flush_s = FLUSH_S if took else min(self._flush_s * 2, MAX_FLUSH_S)
         if self._blocked:
             self._arm()
         self._pump.kick()
 
     def _receive(self, frames: Sequence[zmq.Frame]) -> None:
-        self._monitor_pump._drain()  # connections come and go before their messages are judged
+        self._monitor_pump.drain_all()  # connections come and go before their messages are judged
         client = self._client(frames)
-        if client is not None:
-            envelope, rest = _split(frames[1:], client.single_reply)
-            self._on_request(client, envelope, rest)
+        if client is None:
+            return
+        if client.slow:
+            self.requests_not_taken += 1
+            return
+        envelope, rest = _split(frames[1:], client.single_reply)
+        self._on_request(client, envelope, rest)
 
     def _client(self, frames: Sequence[zmq.Frame]) -> Client | None:
         routing_id = bytes(frames[0].buffer)

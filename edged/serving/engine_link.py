@@ -7,6 +7,7 @@ cannot be loaded (tried again with back-off). What a message means to a client i
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import enum
 import logging
 import shutil
@@ -109,7 +110,8 @@ class EngineLink:
         if self.held.pop(rid, None) is not None:
             return True
         if self.state is State.READY:
-            self._send(wire.Stop(rid, reason))
+            with contextlib.suppress(Busy):  # it does not read: nobody waits for this request's words any more
+                self._send(wire.Stop(rid, reason))
         return False
 
     def send(self, message: wire.ToEngine) -> None:
@@ -200,6 +202,7 @@ class EngineLink:
             reason = f"{message.file}: {message.reason}" if message.file else message.reason
             log.error("model cannot be loaded model=%s reason=%r", self.name, message.detail)
             self._set(State.FAILED, reason)
+            self._send(wire.Quit())  # it waits for this, so that the reason cannot be lost with it
         elif isinstance(message, wire.Stats):
             self.stats = message.values
             return
@@ -210,7 +213,7 @@ class EngineLink:
         assert process is not None
         assert self._pump is not None
         assert self._socket is not None
-        self._pump._drain()  # what it said before it died still counts
+        self._pump.drain_all()  # what it said before it died still counts
         beat = process.pulse.read()
         process.close()
         self._pump.close()

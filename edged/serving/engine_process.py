@@ -28,7 +28,10 @@ class Exit:
 
     def describe(self) -> str:
         if self.returncode < 0:
-            return f"signal {signal.Signals(-self.returncode).name}"
+            try:
+                return f"signal {signal.Signals(-self.returncode).name}"
+            except ValueError:  # most real-time signals have no name
+                return f"signal {-self.returncode}"
         return f"exit status {self.returncode}"
 
 
@@ -48,7 +51,7 @@ class EngineProcess:
         self.pulse = pulse.PulseReader(pulse_fd)
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", MODULE, endpoint, str(pulse_fd)],
+                [sys.executable, "-m", MODULE, endpoint, str(pulse_fd), str(os.getpid())],
                 stdin=subprocess.PIPE,
                 pass_fds=(pulse_fd,),
                 start_new_session=True,  # a terminal's Ctrl-C is for the front, which drains

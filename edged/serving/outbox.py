@@ -1,4 +1,7 @@
-"""What could not be sent to one client yet. Owned by the door; bounded in bytes, deltas of one request merged."""
+"""What could not be sent to one client yet. Owned by the door; bounded in bytes, deltas of one request merged.
+
+A client that left too much unread loses the parts of its answers, never the last word on a request.
+"""
 
 from __future__ import annotations
 
@@ -7,15 +10,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+from edged.protocol.codec import pack
+
 Envelope = tuple[bytes, ...]
-MESSAGE_OVERHEAD_BYTES = 128  # what a queued message costs beside its text, roughly
+MESSAGE_OVERHEAD_BYTES = 128  # what a queued message costs beside its bytes, roughly
+LAST_WORDS = ("done", "result", "error")
 
 
 @dataclass(slots=True)
 class _Waiting:
+    """`data` once it was tried: packed then, and merged into no more."""
+
     envelope: Envelope
     message: dict[str, Any]
     cost_bytes: int
+    data: bytes = b""
+    is_last_word: bool = False
 
 
 @dataclass(slots=True)
@@ -30,34 +40,48 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, envelope: Envelope, message: dict[str, Any], now_s: float) -> bool:
-        """Queue a message; False when the client has now been left more than it may."""
+    def add(self, envelope: Envelope, message: dict[str, Any], size_bytes: int, now_s: float) -> bool:
+        """Queue a message of `size_bytes`, packed; False when the client has now been left more than it may."""
         if self.blocked_since_s is None:
             self.blocked_since_s = now_s
-        cost = MESSAGE_OVERHEAD_BYTES + len(message.get("text", ""))
         last = self._waiting[-1] if self._waiting else None
-        if last and _mergeable(last.message, message):
+        if last and not last.data and _mergeable(last.message, message):
+            cost = len(message["text"].encode())
             last.message = {**last.message, "text": last.message["text"] + message["text"]}
-            cost -= MESSAGE_OVERHEAD_BYTES
             last.cost_bytes += cost
         else:
-            self._waiting.append(_Waiting(envelope, message, cost))
+            cost = MESSAGE_OVERHEAD_BYTES + size_bytes
+            self._waiting.append(_Waiting(envelope, message, cost, is_last_word=message["ev"] in LAST_WORDS))
         self.cost_bytes += cost
         return self.cost_bytes <= self.limit_bytes
 
-    def flush(self, send: Callable[[Envelope, dict[str, Any]], bool], now_s: float) -> None:
-        """Send in order until `send` says that the client does not take more."""
+    def flush(self, send: Callable[[Envelope, bytes], bool], now_s: float) -> bool:
+        """Send in order until `send` says that the client does not take more; True when it took something."""
+        took = False
         while self._waiting:
             first = self._waiting[0]
-            if not send(first.envelope, first.message):
-                return
+            if not first.data:
+                first.data, first.message = pack(first.message), {}
+            if not send(first.envelope, first.data):
+                return took
+            took = True
             self._waiting.popleft()
             self.cost_bytes -= first.cost_bytes
             self.blocked_since_s = now_s  # it read something: its time starts anew
         self.blocked_since_s = None
+        return took
+
+    def first_envelope(self) -> Envelope:
+        """Of the message that waits longest."""
+        return self._waiting[0].envelope if self._waiting else ()
+
+    def keep_last_words(self) -> None:
+        """Forget the parts of answers; how each request ended is still told when the client reads again."""
+        self._waiting = deque(waiting for waiting in self._waiting if waiting.is_last_word)
+        self.cost_bytes = sum(waiting.cost_bytes for waiting in self._waiting)
 
     def clear(self) -> None:
-        """Forget everything: the client is gone or was told `slow_consumer`."""
+        """Forget everything: the client is gone."""
         self._waiting.clear()
         self.cost_bytes = 0
         self.blocked_since_s = None

@@ -40,17 +40,27 @@ class Pump:
         self.kick()
         self._timer = self._loop.call_later(SAFETY_S, self._look_again)
 
+    def drain_all(self) -> None:
+        """Take every message that is there now, however many."""
+        while self._take_one():
+            pass
+
     def _run(self) -> None:
         self._scheduled = False
         self._drain()
 
     def _drain(self) -> None:
         for _ in range(BURST):
-            if self._closed:
+            if not self._take_one():
                 return
-            try:
-                frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-            except zmq.Again:
-                return
-            self._on_message(frames)
         self.kick()
+
+    def _take_one(self) -> bool:
+        if self._closed:
+            return False
+        try:
+            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
+        except zmq.Again:
+            return False
+        self._on_message(frames)
+        return True

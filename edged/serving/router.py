@@ -158,7 +158,7 @@ class Router:
         except RequestError:
             self._end(stream.rid)
             raise
-        if deadline_s is not None:
+        if deadline_s is not None and stream.rid in self.link.held:  # else the engine minds it
             asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
 
     def _check_model(self, model: str | None) -> None:
@@ -185,11 +185,15 @@ class Router:
             self._end(stream.rid)
             self.link.stop_request(stream.rid, "gone")
 
-    def _client_slow(self, client: Client) -> None:
+    def _client_slow(self, client: Client, envelope: Envelope) -> None:
+        log.warning("client does not read uid=%d live=%d", client.uid, len(self.streams.of(client)))
         for stream in self.streams.of(client):
-            log.warning("client does not read %s", stream.label())
             self.link.stop_request(stream.rid, "gone")
             self._fail(stream.rid, SlowConsumer("this client left its replies unread; read faster or ask for less"))
+        notice = SlowConsumer(
+            "too many replies lay unread: requests sent after this, until all was read, are not taken"
+        )
+        self._refuse(client, envelope, None, notice)
 
     # ---- from the engine
 

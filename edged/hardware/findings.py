@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.hardware.board import BoardKind
-from edged.hardware.fingerprint import fingerprint
+from edged.hardware.fingerprint import fingerprint, package_versions
 from edged.hardware.packages import Package, installed
 from edged.hardware.probe import HardwareReport, probe
 from edged.hardware.provider_cache import recall_reports, remember_reports
@@ -54,7 +54,7 @@ def find_out(
     """
     report = probe(root, disk_path=state_dir)
     packages = installed()
-    key = fingerprint(report, {package.name: package.version for package in packages})
+    key = fingerprint(report, package_versions(packages))
     providers = None if refresh else recall_reports(state_dir, key)
     bandwidth = None if refresh else _recall_bandwidth(state_dir, key)
     remembered = providers is not None and (bandwidth is not None or measure is None)

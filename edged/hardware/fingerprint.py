@@ -4,8 +4,11 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Mapping
+import platform
+from collections.abc import Mapping, Sequence
+from importlib import metadata
 
+from edged.hardware.packages import Package
 from edged.hardware.probe import HardwareReport
 
 MEMORY_STEP_BYTES = 256 << 20
@@ -31,3 +34,16 @@ def fingerprint(report: HardwareReport, package_versions: Mapping[str, str]) -> 
         "packages": dict(package_versions),
     }
     return hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()[:16]
+
+
+def package_versions(packages: Sequence[Package]) -> dict[str, str]:
+    """What of the software decides how a model runs here: onnxruntime's family, Python, and edged itself."""
+    try:
+        edged = metadata.version("edged")
+    except metadata.PackageNotFoundError:
+        edged = "source"
+    return {
+        "python": platform.python_version(),
+        "edged": edged,
+        **{package.name: package.version for package in packages},
+    }

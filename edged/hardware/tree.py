@@ -97,7 +97,10 @@ class Tree:
         if not self.live or os.access(path, os.R_OK | os.W_OK):
             return None
         try:
-            group = grp.getgrgid(path.stat().st_gid).gr_name
+            node_stat = path.stat()
+            # Group rights to read and write, and a group that people are put into: root is none.
+            helps = node_stat.st_mode & 0o060 == 0o060 and node_stat.st_gid != 0
+            group = grp.getgrgid(node_stat.st_gid).gr_name if helps else ""
         except (OSError, KeyError):
-            return f"no access to /{node}"
-        return f"no access to /{node}: user not in group {group}"
+            group = ""
+        return f"no access to /{node}" + (f": user not in group {group}" if group else "")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import grp
 import os
 import platform
 import stat
+import tempfile
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -192,7 +195,38 @@ def test_bandwidth_is_measured_and_not_at_any_price() -> None:
     assert measure_bandwidth(0.05, available_bytes=256 << 20) is None
 
 
-def test_a_device_node_without_rights_names_the_group(tmp_path: Path) -> None:
-    if os.geteuid() == 0:
-        pytest.skip("root may open every node")
-    assert "user not in group" in (Tree().blocked("dev/mem") or "")
+def as_nobody(ask: Callable[[], str]) -> str:
+    """The answer of a child process that has given up root."""
+    read_end, write_end = os.pipe()
+    child = os.fork()
+    if child == 0:
+        os.setgroups([])
+        os.setresgid(65534, 65534, 65534)
+        os.setresuid(65534, 65534, 65534)
+        os.write(write_end, ask().encode())
+        os._exit(0)
+    os.close(write_end)
+    with os.fdopen(read_end) as pipe:
+        answer = pipe.read()
+    os.waitpid(child, 0)
+    return answer
+
+
+def test_a_device_node_without_rights_names_the_group_that_would_help() -> None:
+    if os.geteuid() != 0:
+        pytest.skip("only root can give a file to another group and ask as another user")
+    group = next((entry for entry in grp.getgrall() if entry.gr_name in ("render", "video")), None)
+    if group is None:
+        pytest.skip("no group render or video here")
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        folder.chmod(0o755)
+        for node, mode in (("renderD128", 0o660), ("mem", 0o600)):
+            (folder / node).touch()
+            os.chown(folder / node, 0, group.gr_gid)
+            (folder / node).chmod(mode)
+        nodes = [str(folder / node).lstrip("/") for node in ("renderD128", "mem")]
+        answer = as_nobody(lambda: "|".join(str(Tree().blocked(node)) for node in nodes))
+    helped, hopeless = answer.split("|")
+    assert helped == f"no access to /{nodes[0]}: user not in group {group.gr_name}"
+    assert hopeless == f"no access to /{nodes[1]}"

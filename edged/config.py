@@ -69,6 +69,7 @@ class Settings(BaseSettings):
     memory_reserve_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.10
     session_idle_s: Seconds = 600.0
     prefix_idle_s: Seconds = Field(120.0, description="how long KV without a session is kept for a shared beginning")
+    model_idle_s: Seconds = Field(0.0, description="unload the model when idle this long; 0: keep it loaded")
     max_sessions: Count = 256
 
     # life

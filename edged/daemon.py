@@ -71,6 +71,7 @@ class _Daemon:
             self._model.name,
             engine_options(self._settings, self._model),
             HangRule(self._settings.hang_factor, self._settings.hang_floor_s),
+            idle_s=self._settings.model_idle_s,
             beside=_directory(self._endpoint),
             on_message=self._router.on_engine,
             on_lost=self._router.on_lost,

@@ -1,7 +1,7 @@
 """The front's end of one engine: keeps a process running for one model, passes messages, notices death and hangs.
 
-Owns the engine process and the private socket. States: loading → ready → (lost → loading)…, or failed while the model
-cannot be loaded (tried again with back-off). What a message means to a client is the router's business.
+Owns the engine process and the private socket. States: loading → ready → (lost → loading)…, failed while the model
+cannot be loaded (tried again with back-off), unloaded when nobody needed it for a while (a request brings it back). What a message means to a client is the router's business.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ class State(enum.Enum):
     READY = "ready"
     LOST = "lost"
     FAILED = "failed"
+    UNLOADED = "unloaded"
     STOPPED = "stopped"
 
 
@@ -62,6 +63,7 @@ class EngineLink:
         options: dict[str, Any],
         hang: HangRule,
         *,
+        idle_s: float,
         beside: Path | None,
         on_message: Callable[[wire.ToFront], None],
         on_lost: Callable[[int, str], None],
@@ -76,6 +78,8 @@ class EngineLink:
         self._context, self._options, self._hang = context, options, hang
         self._on_message, self._on_lost = on_message, on_lost
         self._beside = beside
+        self._idle_s = idle_s
+        self._used_s = 0.0
         self._directory: Path | None = None
         self._process: EngineProcess | None = None
         self._socket: zmq.Socket[bytes] | None = None
@@ -98,10 +102,15 @@ class EngineLink:
 
     def submit(self, start: wire.Start) -> None:
         """Hand a request to the engine, or hold it while one is loading. Raises Unavailable or Busy."""
+        self._used_s = time.monotonic()
         if self.state is State.READY:
             self._send(start)
         elif self.state in (State.LOADING, State.LOST):
             self.held[start.rid] = start
+        elif self.state is State.UNLOADED:
+            self.held[start.rid] = start
+            if self._process is None:  # else its end, which is on its way, starts the next one
+                self._spawn()
         else:
             raise self.unavailable()
 
@@ -189,7 +198,8 @@ class EngineLink:
     def _receive(self, frames: Sequence[zmq.Frame]) -> None:
         message = wire.decode(frames[0].buffer)
         if isinstance(message, wire.Ready):
-            self.info, self._ready_s = message.info, time.monotonic()
+            self.info = message.info
+            self._ready_s = self._used_s = time.monotonic()
             self._set(State.READY, "")
             log.info("model ready model=%s load_s=%.2f", self.name, message.info.get("load_s", 0.0))
             held, self.held = self.held, {}
@@ -223,6 +233,10 @@ class EngineLink:
         if self.state is State.STOPPED:
             self.changed.set()
             return
+        if self.state is State.UNLOADED:
+            if self.held:
+                self._spawn()
+            return
         served_s = time.monotonic() - self._ready_s if self.state is State.READY else 0.0
         if served_s > STEADY_S:
             self._backoff_s = FIRST_BACKOFF_S
@@ -254,6 +268,17 @@ class EngineLink:
         for rid in held:
             self._on_message(wire.Failed(rid, error.code, error.message, error.retry_after_ms))
 
+    def _mind_idle(self) -> None:
+        """Give the model's memory back when nobody needed it for `idle_s`; 0 keeps it."""
+        if not self._idle_s or self.state is not State.READY or self.held:
+            return
+        if self.stats.get("running") or self.stats.get("waiting"):
+            self._used_s = time.monotonic()
+        elif time.monotonic() - self._used_s > self._idle_s:
+            log.info("model unloaded model=%s idle_s=%.0f", self.name, self._idle_s)
+            self._send(wire.Quit())
+            self._set(State.UNLOADED, "not needed for a while; a request loads it again")
+
     def _watch(self) -> None:
         """Judge a hang by what the engine itself announced; two looks must agree, so that our own pause is not one."""
         process = self._process
@@ -269,6 +294,7 @@ class EngineLink:
             elif time.monotonic() - self._suspicion[1] > WATCH_S / 2:
                 log.error("engine hangs model=%s pid=%d rid=%d, killing it", self.name, process.pid, beat.rid)
                 process.kill()
+        self._mind_idle()
         self._later(WATCH_S, self._watch)
 
     def _later(self, delay_s: float, what: Callable[[], None]) -> None:

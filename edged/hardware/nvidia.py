@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from edged.hardware.accelerators import Accelerator, AcceleratorKind
 from edged.hardware.board import Board
+from edged.hardware.budget import DevicePool
 from edged.hardware.tree import Tree
 
-SMI_QUERY = ("--query-gpu=name,driver_version,memory.total,compute_cap", "--format=csv,noheader,nounits")
+SMI_QUERY = (
+    "--query-gpu=name,driver_version,memory.total,memory.free,compute_cap",
+    "--format=csv,noheader,nounits",
+)
 
 TEGRA_GPUS = {
     "tegra210": "Maxwell, sm_53",
@@ -21,7 +27,6 @@ TEGRA_GPU_NODES = ("dev/nvgpu/igpu0/ctrl", "dev/nvhost-ctrl-gpu", "dev/nvhost-gp
 
 def read_nvidia_cards(tree: Tree) -> list[Accelerator]:
     """What nvidia-smi lists. A GPU that shares the machine's memory answers "[N/A]" for its own."""
-    rows = [[field.strip() for field in line.split(",")] for line in tree.output("nvidia-smi", *SMI_QUERY).splitlines()]
     return [
         Accelerator(
             kind=AcceleratorKind.GPU,
@@ -30,11 +35,19 @@ def read_nvidia_cards(tree: Tree) -> list[Accelerator]:
             driver="nvidia",
             driver_version=version,
             node=f"/dev/nvidia{index}",
-            memory_bytes=int(mib) << 20 if mib.isdecimal() else None,
-            unified=not mib.isdecimal(),
+            memory_bytes=_mib(total),
+            unified=_mib(total) is None,
             problem=tree.blocked(f"dev/nvidia{index}"),
         )
-        for index, (name, version, mib, capability) in enumerate(row for row in rows if len(row) == 4)
+        for index, (name, version, total, _, capability) in enumerate(_smi(tree))
+    ]
+
+
+def read_card_memory(root: Path | Tree = Path("/")) -> list[DevicePool]:
+    """Each card's memory now, in nvidia-smi's order. Starts a process: some tens of milliseconds, not for every token."""
+    return [
+        DevicePool(name, _mib(total) or 0, _mib(free) or 0, unified=_mib(total) is None)
+        for name, _, total, free, _ in _smi(Tree.of(root))
     ]
 
 
@@ -61,3 +74,13 @@ def _on_chip(tree: Tree, kind: AcceleratorKind, name: str, driver: str, version:
         node=f"/{node}",
         problem=tree.blocked(node),
     )
+
+
+def _smi(tree: Tree) -> list[list[str]]:
+    """nvidia-smi's rows; a row of another shape (a warning, an error) is none."""
+    rows = [[field.strip() for field in line.split(",")] for line in tree.output("nvidia-smi", *SMI_QUERY).splitlines()]
+    return [row for row in rows if len(row) == 5]
+
+
+def _mib(text: str) -> int | None:
+    return int(text) << 20 if text.isdecimal() else None

@@ -17,9 +17,10 @@ import pytest
 from edged.hardware.accelerators import Accelerator, AcceleratorKind
 from edged.hardware.bandwidth import measure_bandwidth
 from edged.hardware.board import Board, BoardKind, read_board
+from edged.hardware.budget import DevicePool
 from edged.hardware.cpu import read_cpu
 from edged.hardware.drm import read_render_nodes
-from edged.hardware.nvidia import read_nvidia_cards
+from edged.hardware.nvidia import read_card_memory, read_nvidia_cards
 from edged.hardware.power import read_power
 from edged.hardware.probe import probe
 from edged.hardware.tree import Tree
@@ -104,7 +105,10 @@ def test_a_lenovo_is_called_by_the_name_people_know(tmp_path: Path) -> None:
 
 
 def test_nvidia_cards_and_one_that_shares_the_machines_memory(tmp_path: Path) -> None:
-    answer = "NVIDIA RTX 2000 Ada Generation, 550.90.07, 16380, 8.9\nNVIDIA GB10, 580.95.05, [N/A], 12.1\nrubbish\n"
+    answer = (
+        "NVIDIA RTX 2000 Ada Generation, 550.90.07, 16380, 15120, 8.9\n"
+        "NVIDIA GB10, 580.95.05, [N/A], [N/A], 12.1\nsome warning, perhaps\n"
+    )
     cards = read_nvidia_cards(Tree(plant(tmp_path, {"tools/nvidia-smi.txt": answer})))
     assert cards == [
         Accelerator(
@@ -128,9 +132,17 @@ def test_nvidia_cards_and_one_that_shares_the_machines_memory(tmp_path: Path) ->
     ]
 
 
+def test_a_cards_memory_is_a_pool_of_its_own(tmp_path: Path) -> None:
+    answer = "NVIDIA RTX 2000 Ada Generation, 550.90.07, 16380, 15120, 8.9\nNVIDIA GB10, 580.95.05, [N/A], [N/A], 12.1"
+    assert read_card_memory(plant(tmp_path, {"tools/nvidia-smi.txt": answer})) == [
+        DevicePool("NVIDIA RTX 2000 Ada Generation", 16380 << 20, 15120 << 20),
+        DevicePool("NVIDIA GB10", 0, 0, unified=True),
+    ]
+
+
 def test_an_nvidia_card_is_listed_once(tmp_path: Path) -> None:
     tree = {
-        "tools/nvidia-smi.txt": "NVIDIA RTX 2000 Ada Generation, 550.90.07, 16380, 8.9",
+        "tools/nvidia-smi.txt": "NVIDIA RTX 2000 Ada Generation, 550.90.07, 16380, 15120, 8.9",
         "sys/class/drm/renderD128/device/uevent": "DRIVER=nvidia\nPCI_ID=10DE:28B0\n",
     }
     assert len(probe(plant(tmp_path, tree)).accelerators) == 1

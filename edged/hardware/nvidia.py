@@ -44,7 +44,7 @@ def read_nvidia_cards(tree: Tree) -> list[Accelerator]:
 
 
 def read_card_memory(root: Path | Tree = Path("/")) -> list[DevicePool]:
-    """Each card's memory now, in nvidia-smi's order. Starts a process: some tens of milliseconds, not for every token."""
+    """Each card's memory now, in nvidia-smi's order. Starts a process: not for every token."""
     return [
         DevicePool(name, _mib(total) or 0, _mib(free) or 0, unified=_mib(total) is None)
         for name, _, total, free, _ in _smi(Tree.of(root))

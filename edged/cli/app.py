@@ -1,20 +1,46 @@
-"""The `edged` command: registers the groups; each command lives in a file of its own and imports what it needs late."""
+"""The `edged` command: which commands there are and where each is; each is imported when it is used."""
 
 from __future__ import annotations
 
 import sys
-from typing import Annotated
+from typing import Annotated, ClassVar
 
 import typer
 
 from edged import __version__
-from edged.cli.install_cmd import install, uninstall
-from edged.errors import EdgedError
+from edged.cli import exits
+from edged.cli.group import LazyGroup
+
+
+class Commands(LazyGroup):
+    """Every command of edged."""
+
+    table: ClassVar[dict[str, str]] = {
+        "serve": "edged.cli.serve_cmd:serve",
+        "ask": "edged.cli.ask_cmd:ask",
+        "chat": "edged.cli.chat_cmd:chat",
+        "status": "edged.cli.status_cmd:status",
+        "top": "edged.cli.status_cmd:top",
+        "ping": "edged.cli.ping_cmd:ping",
+        "models": "edged.cli.models_cmd:models",
+        "config": "edged.cli.config_cmd:app",
+        "probe": "edged.cli.probe_cmd:probe",
+        "providers": "edged.cli.providers_cmd:providers",
+        "tune": "edged.cli.tune_cmd:tune",
+        "bench": "edged.cli.bench_cmd:bench",
+        "install": "edged.cli.install_cmd:install",
+        "uninstall": "edged.cli.install_cmd:uninstall",
+    }
+
 
 app = typer.Typer(
     name="edged",
+    cls=Commands,
     help="A private model server for one edge box.",
+    epilog=exits.HELP,
     no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
@@ -35,17 +61,12 @@ def _root(
     """A private model server for one edge box."""
 
 
-app.command()(install)
-app.command()(uninstall)
-
-
 def main() -> None:
-    """Console entry: an error of ours is one line for the user, never a stack trace."""
+    """Console entry."""
     try:
         app()
-    except EdgedError as error:
-        typer.echo(f"edged: {error}", err=True)
-        sys.exit(1)
+    except KeyboardInterrupt:  # while something was still being imported
+        sys.exit(exits.INTERRUPTED)
 
 
 if __name__ == "__main__":

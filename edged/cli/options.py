@@ -1,0 +1,28 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from edged.cli.group import JSON_WANTED
+
+
+def _want_json(ctx: typer.Context, wanted: bool) -> bool:
+    ctx.meta[JSON_WANTED] = wanted
+    return wanted
+
+
+Json = Annotated[
+    bool, typer.Option("--json", callback=_want_json, help="Print JSON for a program to read, errors included.")
+]
+Endpoint = Annotated[
+    str | None,
+    typer.Option(
+        "--endpoint",
+        "-e",
+        help="Where the daemon is. Default: EDGED_ENDPOINT, then the user's socket, then the system's.",
+        show_default=False,
+    ),
+]

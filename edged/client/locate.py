@@ -1,0 +1,73 @@
+"""Where the daemon is: the endpoints a client looks at, in order, and whether somebody listens there.
+
+ZeroMQ connects to nobody without complaint and waits; one plain connect first turns that into a word at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import socket
+from pathlib import Path
+
+from edged.client.errors import DaemonNotFound
+from edged.protocol.endpoint import SYSTEM_SOCKET, socket_path, user_socket
+
+CONNECT_S = 1.0
+_WHY = {
+    errno.ENOENT: "no such socket",
+    errno.ENOTDIR: "no such socket",
+    errno.ECONNREFUSED: "nobody listens there; its daemon has ended",
+    errno.EACCES: "permission denied; this user may not use that daemon",
+    errno.EPERM: "permission denied; this user may not use that daemon",
+    errno.ENOTSOCK: "not a socket",
+    errno.EPROTOTYPE: "not the socket of an edged daemon",
+}
+
+
+def find_daemon(endpoint: str | None = None) -> str:
+    """The endpoint of a daemon that listens: the one given, or EDGED_ENDPOINT, or the user's, or the system's.
+
+    Raises DaemonNotFound naming every endpoint looked at and what is wrong there.
+    """
+    named = endpoint or os.environ.get("EDGED_ENDPOINT")
+    candidates = [named] if named else [f"ipc://{user_socket()}", f"ipc://{SYSTEM_SOCKET}"]
+    looked_at = []
+    for candidate in candidates:
+        why = trouble_at(candidate)
+        if not why:
+            return candidate
+        looked_at.append((candidate, why))
+    raise DaemonNotFound(tuple(looked_at))
+
+
+def trouble_at(endpoint: str) -> str:
+    """What is wrong with an endpoint, "" when somebody listens or only ZeroMQ itself can tell (tcp, abstract ipc)."""
+    path = socket_path(endpoint)
+    if path is None:
+        return "" if "://" in endpoint else "not a ZeroMQ endpoint; they look like ipc:///run/edged/edged.sock"
+    if str(path).startswith("@"):
+        return ""
+    if not _is_trusted(path.parent):
+        return "its directory belongs to another user, who is not trusted"
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+            probe.settimeout(CONNECT_S)
+            probe.connect(str(path))
+    except TimeoutError:
+        return ""  # somebody listens and is busy
+    except OSError as error:
+        if error.errno in (errno.EAGAIN, None) and path.is_socket():
+            return ""
+        return _WHY.get(error.errno or 0, error.strerror or str(error))
+    return ""
+
+
+def _is_trusted(directory: Path) -> bool:
+    """/tmp is open to all: a directory there that another user made could hold an impostor's socket."""
+    if directory.parent != Path("/tmp"):
+        return True
+    try:
+        return directory.stat().st_uid in (os.getuid(), 0)
+    except OSError:
+        return True  # the connect says what is wrong

@@ -27,6 +27,7 @@ class Commands(LazyGroup):
         "probe": "edged.cli.probe_cmd:probe",
         "providers": "edged.cli.providers_cmd:providers",
         "tune": "edged.cli.tune_cmd:tune",
+        "estimate": "edged.cli.estimate_cmd:estimate",
         "bench": "edged.cli.bench_cmd:bench",
         "install": "edged.cli.install_cmd:install",
         "uninstall": "edged.cli.install_cmd:uninstall",

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.engine.announced import AnnouncedBackend
-from edged.engine.memory import EngineMemory, MemoryPolicy
+from edged.engine.memory import EngineMemory, MemoryPolicy, anonymous_bytes
 from edged.engine.options import EngineOptions
 from edged.engine.pace import Pace
 from edged.errors import ModelError
@@ -44,7 +44,7 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     memory = EngineMemory(
         MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction)
     )
-    memory.check_room(folder, manifest.weights_bytes, manifest.kv_bytes_per_token)
+    memory.check_room(manifest)
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
     from edged.engine.backends.genai import GenaiBackend  # the native library: not before the folder was checked
@@ -52,16 +52,20 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     native = GenaiBackend(folder, manifest, options.name, context_tokens=context, threads=options.threads)
     if options.ignore_eos:
         native.info = replace(native.info, eos_token_ids=frozenset())
-    memory.loaded(manifest.weights_bytes)
     pace = Pace(options.prefill_slice_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)
     tell("asking it a first question")
-    _warm_up(backend)
+    memory.loaded(_warm_up(backend, pace))
     return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s)
 
 
-def _warm_up(backend: AnnouncedBackend) -> None:
-    """The canary: the model itself must read and answer. It also gives the first measurements of its pace."""
+def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:
+    """The canary: the model itself must read and answer. It also gives the first measurements of its pace.
+
+    Returns the activation peak (bytes) to expect while a slice of today's size is read: what the warm-up took beside
+    weights and KV, in proportion to its tokens.
+    """
+    before_bytes = anonymous_bytes()
     tokens = backend.encode_chat([{"role": "user", "content": "Hello! Which sensor is the warmest now?"}])
     slot = backend.open_slot(WARM_UP_TOKENS * 2 + WARM_UP_STEPS)
     tokens = (tokens * WARM_UP_TOKENS)[:WARM_UP_TOKENS]
@@ -71,3 +75,5 @@ def _warm_up(backend: AnnouncedBackend) -> None:
     for _ in range(WARM_UP_STEPS):
         backend.step([slot])
     backend.close_slot(slot)
+    kept_bytes = max(0, anonymous_bytes() - before_bytes)  # the library's arena keeps what a slice took
+    return kept_bytes * pace.slice_tokens() // WARM_UP_TOKENS

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from edged.errors import ModelError
-from edged.hardware.budget import MemoryBudget, Reserve, Weights, kv_budget
+from edged.hardware.budget import MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
 from edged.hardware.memory import process_rss, read_memory
 from edged.hardware.pressure import PressureLevel, pressure_level, read_pressure
+from edged.store.manifest import ModelManifest
 
 REFRESH_S = 1.0
 LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
@@ -33,31 +33,38 @@ class EngineMemory:
         self._policy = policy
         self._reserve = Reserve(policy.reserve_bytes, policy.reserve_fraction)
         self._weights = Weights(0)
+        self._activation_bytes = 0
+        self._is_loaded = False
         self._read_s = 0.0
         self._budget: MemoryBudget | None = None
         self.pressure = PressureLevel.NONE
 
-    def check_room(self, folder: Path, weights_bytes: int, kv_bytes_per_token: int) -> None:
+    def check_room(self, manifest: ModelManifest) -> None:
         """Raises ModelError with the numbers when weights and the smallest context do not fit now."""
-        self._weights = Weights(mapped_bytes=weights_bytes)
-        least_bytes = kv_bytes_per_token * LEAST_CONTEXT_TOKENS
+        self._weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+        least_bytes = manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS
         budget = self._read()
         short_bytes = budget.missing_bytes or least_bytes - budget.kv_bytes
         if short_bytes > 0:
             terms = ", ".join(f"{term.name} {term.signed_bytes / MIB:+.0f} MiB" for term in budget.terms)
             raise ModelError(
-                folder,
+                manifest.folder,
                 "",
                 f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights and "
                 f"{LEAST_CONTEXT_TOKENS} tokens of context ({terms}); free memory, lower the reserve, or use a "
                 "smaller model",
             )
 
-    def loaded(self, weights_bytes: int) -> None:
-        """The weights are in memory: what the load really took on the heap is booked from now on."""
-        rss = process_rss()
-        heap_bytes = rss.anon_bytes or 0 if rss else 0
-        self._weights = Weights(mapped_bytes=weights_bytes, heap_bytes=heap_bytes)
+    def loaded(self, activation_bytes: int) -> None:
+        """The weights are in memory: what the load really took on the heap is booked from now on.
+
+        `activation_bytes` is what reading one slice takes beside that, as measured.
+        """
+        held_bytes = anonymous_bytes()
+        if held_bytes:
+            self._weights = Weights(mapped_bytes=self._weights.mapped_bytes, heap_bytes=held_bytes)
+        self._activation_bytes = activation_bytes
+        self._is_loaded = True
         self._read_s = 0.0
 
     @property
@@ -77,14 +84,13 @@ class EngineMemory:
 
     def _read(self) -> MemoryBudget:
         reading = read_memory()
-        rss = process_rss()
-        held_bytes = rss.anon_bytes or 0 if rss and self._weights.heap_bytes else 0
         stall = read_pressure().worst
         self.pressure = pressure_level(stall, reading.headroom_bytes, was=self.pressure)
         return kv_budget(
             reading,
             weights=self._weights,
-            held_bytes=held_bytes,
+            held_bytes=anonymous_bytes() if self._is_loaded else 0,
+            activation_bytes=self._activation_bytes,
             reserve=self._reserve,
             kv_ceiling_bytes=self._policy.kv_ceiling_bytes or None,
         )
@@ -101,3 +107,9 @@ class EngineMemory:
             "rss_bytes": rss.rss_bytes if rss else None,
             "pressure": self.pressure.name.lower(),
         }
+
+
+def anonymous_bytes() -> int:
+    """This process's memory that the kernel cannot drop."""
+    rss = process_rss()
+    return rss.anon_bytes or 0 if rss else 0

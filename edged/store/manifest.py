@@ -25,7 +25,8 @@ class ModelManifest:
     `sliding_window`: tokens that the windowed layers remember, None when there are none; past it no rewind is possible.
     `inert_window`: the configuration asks for a window that the graph does not have, so no cache may grow past it.
     `full_logits`: the graph gives logits for every token of a step, not only for the last one.
-    `weights_bytes`: the graphs and their data files. `decoder_file` and `files` are relative to `folder`.
+    `weights_bytes`: the graphs and their data files; `packed_bytes` of them are int4 weights, which the CPU
+    provider copies into a layout of its own on the heap. `decoder_file` and `files` are relative to `folder`.
     """
 
     folder: Path
@@ -44,6 +45,7 @@ class ModelManifest:
     share_buffer: bool
     full_logits: bool
     weights_bytes: int
+    packed_bytes: int
     has_chat_template: bool
     files: tuple[str, ...]
 
@@ -88,6 +90,7 @@ def read_manifest(folder: Path) -> ModelManifest:
         share_buffer=config.share_buffer,
         full_logits=_has_full_logits(folder, config.decoder_file, config.logits_name, decoder),
         weights_bytes=_weights_bytes(folder, {file: names for file, (_, names) in graphs.items()}),
+        packed_bytes=sum(_packed_bytes(graph) for graph, _ in graphs.values()),
         has_chat_template="chat_template.jinja" in files or bool(tokenizer_config.get("chat_template")),
         files=files,
     )
@@ -132,6 +135,12 @@ def _has_full_logits(folder: Path, file: str, logits_name: str, graph: Graph) ->
     if logits is None:
         raise ModelError(folder, file, f"has no output {logits_name[:80]!r}; this is no decoder")
     return len(logits.dims) == 3 and logits.dims[1] != 1
+
+
+def _packed_bytes(graph: Graph) -> int:
+    """Bytes of external weights that a MatMulNBits node takes (packed int4, scales, zero points)."""
+    taken = {name for node in graph.nodes if node.op_type == "MatMulNBits" for name in node.inputs[1:]}
+    return sum(tensor.length for tensor in graph.external if tensor.name in taken)
 
 
 def _weights_bytes(folder: Path, data_files: dict[str, frozenset[str]]) -> int:

@@ -25,7 +25,7 @@ from edged.errors import Internal, ModelError
 from edged.store.manifest import ModelManifest
 
 _libc = ctypes.CDLL(None)
-TRIM_BYTES = 32 * 2**20  # KV memory worth asking glibc to give back
+TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
 _ANCHORS = ("\n", "\t", "0")
 
 

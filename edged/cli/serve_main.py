@@ -7,6 +7,7 @@ daemons, which must not outlive the command that started them.
 
 from __future__ import annotations
 
+import os
 import signal
 import sys
 from pathlib import Path
@@ -20,7 +21,7 @@ PR_SET_PDEATHSIG = 1
 
 
 def main(arguments: list[str]) -> int:
-    """Exit status: that of the daemon, 1 for what the owner must mend."""
+    """Exit status: that of the daemon, 1 for what the owner must mend (78 under a service manager)."""
     flags = dict(argument.split("=", 1) for argument in arguments)
     config = flags.pop("config", "")
     if flags.pop("die_with_parent", "") == "1":
@@ -33,7 +34,7 @@ def main(arguments: list[str]) -> int:
         return run(read(), reload=read)
     except EdgedError as error:
         print(f"edged: {error}", file=sys.stderr)
-        return OWNER_ERROR
+        return os.EX_CONFIG if os.environ.get("NOTIFY_SOCKET") else OWNER_ERROR  # the unit does not restart on it
     except KeyboardInterrupt:
         return 130
 

@@ -22,22 +22,20 @@ def providers(
     as_json: Annotated[bool, typer.Option("--json", help="All of it, as JSON.")] = False,
 ) -> None:
     """Which execution providers work here, why each other does not, and what would mend it."""
-    from edged.cli.this_box import look, provider_reports
+    from edged.cli.this_box import findings
     from edged.config import load
+    from edged.hardware.packages import installed
     from edged.hardware.providers import warnings
 
     settings, _ = load()
-    box = look()
-    reports = provider_reports(
-        box, settings.state_path, fresh=fresh, progress=lambda title: typer.echo(f"trying {title} …", err=True)
-    )
+    found, warned = findings(settings.state_path, fresh=fresh), warnings(installed())
     if as_json:
-        raw = {"fingerprint": box.fingerprint, "providers": [report.to_dict() for report in reports]}
-        typer.echo(json.dumps(raw | {"warnings": warnings(box.packages)}, indent=1))
+        raw = {"fingerprint": found.fingerprint, "providers": [report.to_dict() for report in found.providers]}
+        typer.echo(json.dumps(raw | {"warnings": warned}, indent=1))
         return
-    for line in page(reports, everything=everything):
+    for line in page(found.providers, everything=everything):
         typer.echo(line)
-    for warning in warnings(box.packages):
+    for warning in warned:
         typer.echo(f"\nwarning: {warning}")
 
 

@@ -66,7 +66,7 @@ def tune(
 def _measure(
     wanted: str, state_dir: Path, goal: Goal, *, fresh: bool, total_s: float, trial_s: float, memory_bytes: int
 ) -> Table:
-    from edged.cli.this_box import look, provider_reports
+    from edged.cli.this_box import findings, spare_bytes, usable_cores
     from edged.hardware.energy import EnergyMeter
     from edged.hardware.tune_table import Table, model_key, remember
     from edged.hardware.tuner import Bounds
@@ -78,18 +78,17 @@ def _measure(
     model = find_model(wanted, state_dir)
     read_manifest(model.folder)  # nothing native opens a folder that was not checked
     config = read_json_object(model.folder, "genai_config.json", "the model")
-    box, load, started_s = look(), os.getloadavg()[0], time.time()
-    if load > BUSY_SHARE * box.cores.physical:
-        typer.echo(
-            f"this box is busy (load {load:.1f}, {box.cores.physical} cores): the figures will be too low", err=True
-        )
+    found, load, started_s = findings(state_dir, fresh=fresh), os.getloadavg()[0], time.time()
+    cores = usable_cores(found.report.cpu)
+    if load > BUSY_SHARE * cores.physical:
+        typer.echo(f"this box is busy (load {load:.1f}, {cores.physical} cores): the figures will be too low", err=True)
     meter = EnergyMeter()
     tuned = run(
         {variant(config): model.folder},
-        provider_reports(box, state_dir, fresh=fresh, progress=lambda title: typer.echo(f"trying {title} …", err=True)),
+        found.providers,
         goal,
-        box.cores,
-        memory_bytes=memory_bytes or box.spare_bytes,
+        cores,
+        memory_bytes=memory_bytes or spare_bytes(),
         bounds=Bounds(total_s=total_s, trial_s=trial_s),
         energy_j=meter.energy_j if meter.name else None,
         progress=_progress,
@@ -97,14 +96,17 @@ def _measure(
     table = Table(
         model=model.name,
         model_key=model_key(model.folder),
-        fingerprint=box.fingerprint,
+        fingerprint=found.fingerprint,
         goal=goal,
         measured_at_s=started_s,
         rows=tuned.rows,
         left_out=tuned.left_out,
         load=load,
     )
-    remember(state_dir, table)
+    try:
+        remember(state_dir, table)
+    except OSError as error:
+        typer.echo(f"the table cannot be kept and will be gone: {error}", err=True)
     return table
 
 
@@ -122,7 +124,9 @@ def _progress(progress: Progress) -> None:
 
 
 def _show(wanted: str, state_dir: Path, *, as_json: bool) -> None:
-    from edged.cli.this_box import look
+    from edged.hardware.fingerprint import fingerprint, package_versions
+    from edged.hardware.packages import installed
+    from edged.hardware.probe import probe
     from edged.hardware.tune_table import model_key, read_tables
     from edged.store.models import find_model
 
@@ -132,7 +136,7 @@ def _show(wanted: str, state_dir: Path, *, as_json: bool) -> None:
         tables = tuple(table for table in tables if table.model_key == key)
     if not tables:
         raise HardwareError(f"nothing is remembered{f' of {wanted}' if wanted else ''}: run `edged tune MODEL`")
-    here = look().fingerprint
+    here = fingerprint(probe(), package_versions(installed()))
     _print(tables, as_json=as_json, here=here)
 
 

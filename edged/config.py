@@ -47,6 +47,14 @@ class Settings(BaseSettings):
     outbox_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 256 * 1024
     slow_consumer_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
 
+    # what one user may take; root and the daemon's own user keep their priority
+    max_requests_per_uid: Annotated[int, Field(ge=0, le=1_000_000)] = Field(0, description="live requests; 0: no limit")
+    tokens_per_minute_per_uid: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(
+        0, description="tokens read and written; 0: no limit"
+    )
+    kv_share_per_uid: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="part of the KV memory")
+    max_priority: Annotated[int, Field(ge=0, le=9)] = 9
+
     # the engine
     provider: str = Field("auto", description="execution provider: auto or a name from `edged probe`")
     strict_provider: bool = Field(False, description="refuse to start rather than run on another provider")

@@ -51,9 +51,11 @@ class Ledger:
         """The memory is given back."""
         self._add(self._entries.pop(number), -1)
 
-    def held_by(self, uid: int) -> int:
+    def held_by(self, uid: int) -> tuple[int, int]:
         """KV bytes of one uid, running and idle."""
-        return sum(entry.kv_bytes for entry in self._entries.values() if entry.uid == uid)
+        mine = [entry for entry in self._entries.values() if entry.uid == uid]
+        running_bytes = sum(entry.kv_bytes for entry in mine if entry.running)
+        return running_bytes, sum(entry.kv_bytes for entry in mine) - running_bytes
 
     def _add(self, entry: Entry, sign: int) -> None:
         if entry.running:

@@ -20,6 +20,9 @@ class EngineOptions:
     max_queue: int
     max_queue_per_client: int
     max_running: int
+    tokens_per_minute_per_uid: int
+    kv_share_per_uid: float
+    max_priority: int
     max_sessions: int
     session_idle_s: float
     prefix_idle_s: float

@@ -7,8 +7,9 @@ are looked at between slices and between tokens. Owns the queue, the running job
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from edged.engine.admission import Admit, Books, Reject, Wait, decide
@@ -17,6 +18,7 @@ from edged.engine.conversation import fit, plain_turns
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
 from edged.engine.pace import Pace
 from edged.engine.queue import Queue
+from edged.engine.quota import TokenRate
 from edged.engine.sampler import Sampler
 from edged.engine.slots import Slots
 from edged.engine.text import TextStream
@@ -40,6 +42,9 @@ class Policy:
     session_idle_s: float
     prefix_idle_s: float
     stream_interval_s: float
+    tokens_per_minute_per_uid: int = 0
+    kv_share_per_uid: float = 1.0
+    max_priority: int = 9
 
 
 class Scheduler:
@@ -60,8 +65,10 @@ class Scheduler:
         self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
         self._strips = strips_first_space
         self._queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
+        self._rate = TokenRate(policy.tokens_per_minute_per_uid)
         self._jobs: dict[int, Job] = {}
         self._turn_of = 0
+        self._admins = {0, os.getuid()}
         self.slots = Slots(backend, max_idle=policy.max_sessions)
         self.admitting = True
         self.pause_s = 0.0
@@ -80,6 +87,7 @@ class Scheduler:
                 self._close_session(start)
             else:
                 self._queue.check_room(start.client, self._retry_ms())
+                self._rate.check(start.uid, self._clock())
                 self._queue.add(self._read(start))
         except RequestError as error:
             self._refuse(start.rid, error)
@@ -161,14 +169,25 @@ class Scheduler:
     def _decide(self, waiting: Waiting) -> Admit | Wait | Reject:
         kept = self.slots.candidate(waiting.start.uid, waiting.session, waiting.prompt)
         grown = len(waiting.prompt) - (len(kept.slot.tokens) if kept else 0)
+        books = self.books()
+        if self._policy.kv_share_per_uid < 1:
+            books = self._books_of(waiting.start.uid, books)
         return decide(
             len(waiting.prompt),
             waiting.max_tokens,
             self._policy.default_max_tokens,
-            self.books(),
+            books,
             own_idle_tokens=kept.slot.capacity_tokens if kept else 0,
             room_tokens=max(0, grown) + (waiting.max_tokens or 0) if waiting.session else 0,
         )
+
+    def _books_of(self, uid: int, books: Books) -> Books:
+        """The books with this uid's share as the budget, never more than what others leave."""
+        running_bytes, idle_bytes = self.slots.ledger.held_by(uid)
+        share_bytes = int(books.budget_bytes * self._policy.kv_share_per_uid)
+        others_bytes = books.running_bytes - running_bytes
+        budget_bytes = min(share_bytes, books.budget_bytes - others_bytes)
+        return replace(books, budget_bytes=budget_bytes, running_bytes=running_bytes, idle_bytes=idle_bytes)
 
     def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
         start = waiting.start
@@ -268,6 +287,7 @@ class Scheduler:
         """The answer is over: `stop`, `length`, `cancelled`, `deadline`, or `gone` without a word."""
         now_s = self._clock()
         del self._jobs[job.rid]
+        self._rate.spend(job.start.uid, job.read - job.lease.cached_tokens + job.produced, now_s)
         self.counts["finished"] += 1
         self.counts["completion_tokens"] += job.produced
         self.counts["prompt_tokens"] += job.read - job.lease.cached_tokens
@@ -299,7 +319,8 @@ class Scheduler:
                 prompt = self._backend.encode_chat(turns)
         else:
             prompt = self._backend.encode_text(body["prompt"])
-        return Waiting(start, prompt, body["max_tokens"], body["session"], body["priority"], dropped)
+        priority = body["priority"] if start.uid in self._admins else min(body["priority"], self._policy.max_priority)
+        return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped)
 
     def _close_session(self, start: wire.Start) -> None:
         name = start.body["session"]

@@ -1,4 +1,4 @@
-"""`python -m edged.engine.worker ENDPOINT PULSE_FD FRONT_PID`: the engine process; the front starts it, it dies with it."""
+"""`python -m edged.engine.worker ENDPOINT PULSE_FD FRONT_PID`: the engine process; the front's child, dies with it."""
 
 from __future__ import annotations
 
@@ -93,6 +93,9 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             session_idle_s=options.session_idle_s,
             prefix_idle_s=options.prefix_idle_s,
             stream_interval_s=options.stream_interval_ms / 1000,
+            tokens_per_minute_per_uid=options.tokens_per_minute_per_uid,
+            kv_share_per_uid=options.kv_share_per_uid,
+            max_priority=options.max_priority,
         ),
         send=front.send,
         budget_bytes=loaded.memory.budget_bytes,

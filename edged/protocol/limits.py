@@ -20,6 +20,7 @@ class WireLimits:
     max_clients: int = 2048
     max_requests: int = 1024
     max_requests_per_client: int = 64
+    max_requests_per_uid: int = 0  # 0: no limit
     outbox_bytes: int = 256 * 1024
     slow_consumer_s: float = 10.0
 

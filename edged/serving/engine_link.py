@@ -1,7 +1,8 @@
 """The front's end of one engine: keeps a process running for one model, passes messages, notices death and hangs.
 
-Owns the engine process and the private socket. States: loading → ready → (lost → loading)…, failed while the model
-cannot be loaded (tried again with back-off), unloaded when nobody needed it for a while (a request brings it back). What a message means to a client is the router's business.
+Owns the engine process and the private socket. States: loading → ready → (lost → loading)…; failed while the model
+cannot be loaded (tried again with back-off); unloaded when nobody needed it for a while (a request brings it back).
+What a message means to a client is the router's business.
 """
 
 from __future__ import annotations

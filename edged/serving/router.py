@@ -50,7 +50,7 @@ class Router:
         self.door = Door(
             context, limits, on_request=self._request, on_gone=self._client_gone, on_slow=self._client_slow
         )
-        self.streams = Streams(max_requests=limits.max_requests, max_per_client=limits.max_requests_per_client)
+        self.streams = Streams(limits)
         self.quarantine = Quarantine()
         self.draining = False
         self.started_s = time.monotonic()
@@ -75,8 +75,7 @@ class Router:
         """New ceilings for what comes from now on."""
         self.limits = limits
         self.door.limits = limits
-        self.streams.max_requests = limits.max_requests
-        self.streams.max_per_client = limits.max_requests_per_client
+        self.streams.limits = limits
 
     def drain(self) -> None:
         """Refuse new work from now on."""

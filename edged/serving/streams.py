@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from edged.errors import Busy, InvalidRequest
+from edged.protocol.limits import WireLimits
 from edged.serving.door import Client
 from edged.serving.outbox import Envelope
 
@@ -34,10 +35,10 @@ class Stream:
 
 
 class Streams:
-    """All live requests, by our id and by the client's."""
+    """All live requests, by our id and by the client's; `limits` may be replaced while they live."""
 
-    def __init__(self, *, max_requests: int, max_per_client: int) -> None:
-        self.max_requests, self.max_per_client = max_requests, max_per_client
+    def __init__(self, limits: WireLimits) -> None:
+        self.limits = limits
         self._by_rid: dict[int, Stream] = {}
         self._by_client: dict[Client, dict[int | str, Stream]] = {}
         self._rids = itertools.count(1)
@@ -59,13 +60,10 @@ class Streams:
         deadline_s: float | None,
     ) -> Stream:
         """Admit a request to the front. Raises InvalidRequest for an id that is live, Busy above a ceiling."""
-        mine = self._by_client.setdefault(client, {})
+        mine = self._by_client.get(client, {})
         if request_id in mine:
             raise InvalidRequest("id: another live request of this client has it; use a fresh one")
-        if len(mine) >= self.max_per_client:
-            raise Busy(f"this client has {len(mine)} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
-        if len(self._by_rid) >= self.max_requests:
-            raise Busy(f"{len(self._by_rid)} requests are live, the most there may be", retry_after_ms=BUSY_RETRY_MS)
+        self._check_room(client, len(mine))
         stream = Stream(
             next(self._rids),
             client,
@@ -77,8 +75,20 @@ class Streams:
             deadline_s,
             silent=client.single_reply,
         )
-        self._by_rid[stream.rid] = mine[request_id] = stream
+        self._by_rid[stream.rid] = stream
+        self._by_client.setdefault(client, {})[request_id] = stream
         return stream
+
+    def _check_room(self, client: Client, mine: int) -> None:
+        limits = self.limits
+        if mine >= limits.max_requests_per_client:
+            raise Busy(f"this client has {mine} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
+        if len(self._by_rid) >= limits.max_requests:
+            raise Busy(f"{len(self._by_rid)} requests are live, the most there may be", retry_after_ms=BUSY_RETRY_MS)
+        if limits.max_requests_per_uid:
+            ours = sum(stream.client.uid == client.uid for stream in self._by_rid.values())
+            if ours >= limits.max_requests_per_uid:
+                raise Busy(f"this user has {ours} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
 
     def get(self, rid: int) -> Stream | None:
         return self._by_rid.get(rid)

@@ -30,6 +30,7 @@ EVENTS: frozenset[str] = frozenset({"staged", "activate", "roll_back", "commit",
 class Entry:
     """`replaced` is the version that was active before (activate, roll_back); `release` counts up per model.
 
+    `digest` is the SHA-256 of the signed description of a staged version.
     `at_s` is wall-clock time, for people only.
     """
 
@@ -39,6 +40,7 @@ class Entry:
     replaced: str = ""
     reason: str = ""
     at_s: int = 0
+    digest: str = ""
 
 
 class Journal:
@@ -61,10 +63,12 @@ class Journal:
             os.close(descriptor)
         return [entry for line in data.split(b"\n") if (entry := _parse(line)) is not None]
 
-    def note(self, event: Event, version: str, *, release: int = 0, replaced: str = "", reason: str = "") -> None:
+    def note(
+        self, event: Event, version: str, *, release: int = 0, replaced: str = "", reason: str = "", digest: str = ""
+    ) -> None:
         """Adds one line and makes it durable. Raises OSError; the line is then there, or it is not."""
         self._shorten()
-        entry = Entry(event, version, release, replaced, reason[:MAX_REASON], int(self._now_s()))
+        entry = Entry(event, version, release, replaced, reason[:MAX_REASON], int(self._now_s()), digest)
         is_new = not self._path.exists()
         flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW
         descriptor = os.open(self._path, flags, 0o644)
@@ -120,7 +124,7 @@ def _parse(line: bytes) -> Entry | None:
         entry = Entry(**values)
     except (ValueError, TypeError):
         return None
-    texts = (entry.event, entry.version, entry.replaced, entry.reason)
+    texts = (entry.event, entry.version, entry.replaced, entry.reason, entry.digest)
     is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.release, int)
     return entry if is_sound and entry.event in EVENTS else None
 

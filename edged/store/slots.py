@@ -74,10 +74,11 @@ class Slots:
         make_folder(folder)
         return folder
 
-    def stage(self, version: str, wanted: Mapping[str, FileDigest], release: int = 0) -> Path:
+    def stage(self, version: str, wanted: Mapping[str, FileDigest], release: int = 0, digest: str = "") -> Path:
         """Turns `staging(version)` into a version, after reading back every byte.
 
         A version of that name that is there already stays if it is the same, and is replaced if it is not in use.
+        `digest` is kept in the journal: the SHA-256 of the signed description of this version.
         Raises ModelError for a file that is not what was signed, StoreError, and OSError when the disk fails.
         """
         final, aside = self.path(version), self.folder / STAGING / version
@@ -99,7 +100,7 @@ class Slots:
             aside.rename(final)
             sync_folder(self.folder)
             sync_folder(aside.parent)
-            self.journal.note("staged", version, release=release)
+            self.journal.note("staged", version, release=release, digest=digest)
         return final
 
     def activate(self, version: str, release: int = 0) -> None:

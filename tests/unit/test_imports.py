@@ -22,6 +22,7 @@ MAY_IMPORT = {
     "engine": {"protocol", "hardware", "store", "errors", "logs"},
     "serving": {"protocol", "errors"},
     "update": {"store", "protocol", "errors"},
+    "fleet": {"update", "store", "protocol", "errors"},
     "service": {"errors"},
     "status": {"serving", "hardware", "errors"},
     "bench": {"store", "protocol", "errors"},

@@ -1,0 +1,57 @@
+"""Ed25519 keys of key holders, one PEM file each, encrypted when a passphrase is given. Owns nothing after writing."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from cryptography.hazmat.primitives.serialization import (
+    BestAvailableEncryption,
+    Encoding,
+    KeySerializationEncryption,
+    NoEncryption,
+    PrivateFormat,
+    load_pem_private_key,
+)
+from securesystemslib.signer import CryptoSigner
+
+from edged.errors import OwnerError
+
+
+class KeyProblem(OwnerError):
+    """A key file is missing, exists already, or does not open."""
+
+
+def make_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
+    """A new key in a file that only its owner can read. Raises KeyProblem when the file exists already."""
+    private = Ed25519PrivateKey.generate()
+    lock: KeySerializationEncryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
+    data = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError as error:
+        raise KeyProblem(f"{path} exists already; a key is never written over") from error
+    except OSError as error:
+        raise KeyProblem(f"{path}: {error.strerror}") from error
+    with os.fdopen(descriptor, "wb") as opened:
+        opened.write(data)
+        opened.flush()
+        os.fsync(descriptor)
+    return CryptoSigner(private)
+
+
+def load_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
+    """Raises KeyProblem when the file is missing, no Ed25519 key, or locked with another passphrase."""
+    try:
+        private = load_pem_private_key(path.read_bytes(), passphrase.encode() if passphrase else None)
+    except OSError as error:
+        raise KeyProblem(f"{path}: {error.strerror}") from error
+    except TypeError as error:
+        raise KeyProblem(f"{path}: {'no passphrase is needed' if passphrase else 'a passphrase is needed'}") from error
+    except ValueError as error:
+        raise KeyProblem(f"{path}: the passphrase is wrong, or this is no key") from error
+    if not isinstance(private, Ed25519PrivateKey):
+        raise KeyProblem(f"{path}: not an Ed25519 key")
+    return CryptoSigner(private)

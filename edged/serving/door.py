@@ -12,6 +12,8 @@ import contextlib
 import functools
 import logging
 import os
+import resource
+import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +36,7 @@ MAX_FLUSH_S = 0.16  # …and after it took nothing many times
 UNKNOWN_UID = -1
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
+SILENT_S = 5.0  # a connection that asked nothing for this long goes first when there are too many
 
 
 @dataclass(slots=True, eq=False)
@@ -47,6 +50,7 @@ class Client:
     outbox: Outbox = field(repr=False)
     gone: bool = False
     slow: bool = False  # left too much unread, was told, and has not read it all yet
+    welcome: bool = False  # one of the `max_clients` whose work is taken
 
 
 Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
@@ -80,20 +84,23 @@ class Door:
             self._socket.setsockopt(option, value)
         # not the HANDSHAKE_FAILED events: their value is an errno, not a descriptor, and DISCONNECTED follows each
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._open_fds: set[int] = set()
+        self._open: dict[int, float] = {}  # descriptor → when it was accepted, oldest first
         self._clients: dict[bytes, Client] = {}
         self._by_fd: dict[int, Client] = {}
         self._blocked: set[Client] = set()
+        self._welcome = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_s = FLUSH_S
         self.requests_not_taken = 0
         self._endpoint = ""
-        self._bound = False
 
     def open(self, endpoint: str) -> None:
         """Bind and begin to read. Raises zmq.ZMQError when the endpoint cannot be bound."""
         self._endpoint = endpoint
-        self._bind()
+        self._socket.bind(endpoint)
+        path = socket_path(endpoint)
+        if path is not None:
+            os.chmod(path, SOCKET_MODE)
         self._pump = Pump(self._socket, self._receive)
         self._monitor_pump = Pump(self._monitor, self._watch)
 
@@ -112,7 +119,7 @@ class Door:
 
     @property
     def connections(self) -> int:
-        return len(self._open_fds)
+        return len(self._open)
 
     @property
     def blocked_clients(self) -> int:
@@ -180,6 +187,9 @@ class Door:
         client = self._client(frames)
         if client is None:
             return
+        if not client.welcome and self._welcome < self.limits.max_clients:
+            client.welcome = True
+            self._welcome += 1
         if client.slow:
             self.requests_not_taken += 1
             return
@@ -190,7 +200,7 @@ class Door:
         routing_id = bytes(frames[0].buffer)
         last = frames[-1]
         fd = int(last.get(zmq.SRCFD))
-        if fd not in self._open_fds:
+        if fd not in self._open:
             return None  # it left before its message was read
         known = self._clients.get(routing_id)
         if known is not None and known.fd == fd:
@@ -205,18 +215,21 @@ class Door:
     def _watch(self, frames: Sequence[zmq.Frame]) -> None:
         event, fd = _EVENT.unpack_from(frames[0].buffer)
         if event == zmq.EVENT_ACCEPTED:
-            self._open_fds.add(fd)
+            self._open.pop(fd, None)
+            self._open[fd] = time.monotonic()
+            if len(self._open) > self._most_connections():
+                self._hang_up(self._least_needed(fd))
         else:
-            self._open_fds.discard(fd)
+            self._open.pop(fd, None)
             client = self._by_fd.get(fd)
             if client is not None:
                 self._lost(client)
-        self._mind_cap()
 
     def _lost(self, client: Client) -> None:
         if client.gone:
             return
         client.gone = True
+        self._welcome -= client.welcome
         client.outbox.clear()
         if self._clients.get(client.routing_id) is client:
             del self._clients[client.routing_id]
@@ -224,22 +237,27 @@ class Door:
             del self._by_fd[client.fd]
         self._on_gone(client)
 
-    def _mind_cap(self) -> None:
-        """Stop listening above the cap, listen again below it: libzmq aborts the process when descriptors run out."""
-        if self._bound and len(self._open_fds) >= self.limits.max_clients:
-            log.warning("clients=%d cap reached, new connections wait", len(self._open_fds))
-            self._bound = False
-            with contextlib.suppress(zmq.ZMQError):
-                self._socket.unbind(self._endpoint)
-        elif not self._bound and len(self._open_fds) < self.limits.max_clients * 9 // 10:
-            self._bind()
+    def _most_connections(self) -> int:
+        """Room beyond `max_clients` for those that are told `busy`, and for the silent."""
+        return min(2 * self.limits.max_clients + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
-    def _bind(self) -> None:
-        self._socket.bind(self._endpoint)
-        self._bound = True
-        path = socket_path(self._endpoint)
-        if path is not None:
-            os.chmod(path, SOCKET_MODE)
+    def _least_needed(self, newest: int) -> int:
+        """The oldest connection if it has never asked anything for a while, else the newest."""
+        oldest, since_s = next(iter(self._open.items()))
+        silent = oldest not in self._by_fd and time.monotonic() - since_s > SILENT_S
+        return oldest if silent else newest
+
+    def _hang_up(self, fd: int) -> None:
+        """Cut one connection; its client's library connects again later. To unbind instead would cut all of them.
+
+        libzmq aborts the process when descriptors run out, so this must happen well before. The descriptor is
+        libzmq's: it is looked at before it is used, as it might have been closed and given to something else.
+        """
+        log.info("connections=%d cap reached, one is cut", len(self._open))
+        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
+            path = socket_path(self._endpoint)
+            if path is None or (connection.family == socket.AF_UNIX and connection.getsockname() == str(path)):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def _split(frames: Sequence[zmq.Frame], is_req: bool) -> tuple[Envelope, Sequence[zmq.Frame]]:

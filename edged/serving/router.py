@@ -14,6 +14,7 @@ import zmq
 
 from edged.errors import (
     REQUEST_ERRORS,
+    Busy,
     Cancelled,
     DeadlineExceeded,
     EngineLost,
@@ -140,6 +141,8 @@ class Router:
     ) -> None:
         if self.draining:
             raise Unavailable("edged is draining and takes no new work; try again after its restart")
+        if not client.welcome:
+            raise Busy(f"{self.limits.max_clients} clients are connected, the most there may be", retry_after_ms=1000)
         self._check_model(request.model)
         digest = input_digest(request, attachments)
         self.quarantine.check(digest)

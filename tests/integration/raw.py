@@ -23,20 +23,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0  # how long a slow, busy machine may take over anything; a bound for failures, not a measure
 LAST = ("done", "result", "error")
 
-_SERVE = """
-import sys
-from pathlib import Path
-from edged.config import load
-from edged.daemon import run
-from edged.errors import EdgedError
-file = Path(sys.argv[1])
-try:
-    sys.exit(run(load(file=file)[0], lambda: load(file=file)[0]))
-except EdgedError as error:
-    print(f"edged: {error}", file=sys.stderr)
-    sys.exit(1)
-"""
-
 
 def nano_folder() -> Path:
     """The model that ships with edged; EDGED_TEST_MODEL names another."""
@@ -68,7 +54,7 @@ class Daemon:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-c", _SERVE, str(self.directory / "edged.toml")],
+                [sys.executable, "-m", "edged", "serve", "--config", str(self.directory / "edged.toml")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -71,7 +71,7 @@ class Scheduler:
         self._admins = {0, os.getuid()}
         self.slots = Slots(backend, max_idle=policy.max_sessions)
         self.admitting = True
-        self.pause_s = 0.0
+        self.max_running = policy.max_running  # fewer while the box is hot
         self.counts = {"finished": 0, "completion_tokens": 0, "prompt_tokens": 0, "cached_tokens": 0, "book_errors": 0}
 
     # ---- what the worker hands in
@@ -120,6 +120,11 @@ class Scheduler:
         self._step()
         if not self._jobs:
             self._check_books()
+
+    def rested(self, rest_s: float) -> None:
+        """The worker let the box cool down: clients see it in their timings."""
+        for job in self._jobs.values():
+            job.throttled_s += rest_s
 
     def tick(self) -> None:
         """About once a second: close what has idled too long."""
@@ -352,7 +357,7 @@ class Scheduler:
             running_bytes=ledger.running_bytes,
             idle_bytes=ledger.idle_bytes,
             running=len(self._jobs),
-            max_running=self._policy.max_running,
+            max_running=self.max_running,
             bytes_per_token=self._backend.info.kv_bytes_per_token,
             context_tokens=self._backend.info.context_tokens,
             admitting=self.admitting,

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from edged.engine.heat import Heat
 from edged.engine.link import FrontLink
 from edged.engine.load import Loaded, load
 from edged.engine.options import EngineOptions, read_options
@@ -101,6 +102,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         budget_bytes=loaded.memory.budget_bytes,
         strips_first_space=loaded.strips_first_space,
     )
+    heat = Heat()
     next_tick_s = 0.0
     while True:
         pulse.beat(IDLE_ALLOWED_S)
@@ -112,14 +114,17 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
                     scheduler.stop(message.rid, message.reason)
                 case wire.Quit():
                     return
+        started_s = time.monotonic()
         if scheduler.busy:
             scheduler.turn()
+            _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
         now_s = time.monotonic()
         if now_s >= next_tick_s:
             next_tick_s = now_s + TICK_S
             scheduler.tick()
             _mind_memory(scheduler, loaded)
-            front.send(wire.Stats({**scheduler.stats(), "memory": loaded.memory.to_map()}))
+            _mind_heat(scheduler, heat, options.max_running)
+            front.send(wire.Stats({**scheduler.stats(), "memory": loaded.memory.to_map(), "heat": heat.to_map()}))
 
 
 def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
@@ -134,6 +139,19 @@ def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
         log.warning("memory pressure=%s idle slots given back: %d", level.name.lower(), given_back)
     elif level is PressureLevel.CRITICAL:
         scheduler.shed_newest()
+
+
+def _mind_heat(scheduler: Scheduler, heat: Heat, max_running: int) -> None:
+    """At a limit: pauses between turns and fewer requests at once, rather than be throttled blindly."""
+    if heat.look():
+        scheduler.max_running = heat.duty.slots(max_running)
+        log.warning("duty share=%.2f reason=%r", heat.duty.share, heat.duty.reason or "cool again")
+
+
+def _rest(scheduler: Scheduler, rest_s: float) -> None:
+    if rest_s > 0:
+        time.sleep(rest_s)
+        scheduler.rested(rest_s)
 
 
 def _info(options: EngineOptions, loaded: Loaded) -> dict[str, object]:

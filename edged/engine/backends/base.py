@@ -29,10 +29,15 @@ class ModelInfo:
 
 
 class Slot(Protocol):
-    """KV memory of one sequence. `tokens` are those whose keys and values it holds, in order."""
+    """KV memory of one sequence. `tokens` are those whose keys and values it holds, in order.
+
+    The first `read_tokens` of them are, bit for bit, what reading them as a prompt gives; a decoded token may differ in
+    the last bits, since native libraries decode with other kernels than they read with.
+    """
 
     capacity_tokens: int
     tokens: list[int]
+    read_tokens: int
     sampler: Sampler
 
 

@@ -104,11 +104,16 @@ def decide(
         return Wait("pressure")
     wanted = max_tokens or min(default_max_tokens, most - prompt_tokens)
     least = wanted if max_tokens else min(wanted, COMFORTABLE_ANSWER_TOKENS)
-    if own_idle_tokens >= prompt_tokens + least:
-        return Admit(own_idle_tokens, min(wanted, own_idle_tokens - prompt_tokens), 0)
     reclaimable = books.budget_bytes - books.running_bytes
+    own_fits = own_idle_tokens * books.bytes_per_token <= reclaimable  # not when the budget has shrunk since
+    own_answer = own_idle_tokens - prompt_tokens if own_fits else 0
+    stay = Admit(own_idle_tokens, min(wanted, own_answer), max(0, -books.free_bytes))
+    if own_answer >= least:
+        return stay
     for answer in _answers(wanted, picked=max_tokens is None):
         needed = prompt_tokens + answer
+        if own_answer >= answer:
+            return stay
         roomy = slot_capacity(needed + room_tokens, books.context_tokens)
         for capacity in (roomy, slot_capacity(needed, books.context_tokens), needed):  # the last when only that fits
             kv_bytes = capacity * books.bytes_per_token

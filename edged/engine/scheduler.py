@@ -242,7 +242,10 @@ class Scheduler:
         job = next((job for job in readers if job.rid > self._turn_of), readers[0])
         self._turn_of = job.rid
         self._flush_all()  # nobody's finished words wait for a slice
-        tokens = job.prompt[job.read : job.read + self._pace.slice_tokens()]
+        end = job.read + self._pace.slice_tokens()
+        if end == len(job.prompt) - 1:
+            end -= 1  # no token is read alone: see `Slot.read_tokens`
+        tokens = job.prompt[job.read : end]
         try:
             self._backend.rid = job.rid
             self._backend.prefill(job.lease.slot, tokens)

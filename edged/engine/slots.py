@@ -17,6 +17,8 @@ from edged.engine.sessions import Idle, Kept, common_prefix
 
 log = logging.getLogger(__name__)
 
+LEAST_READ_TOKENS = 2  # of a prompt whose beginning is in the cache
+
 
 @dataclass(frozen=True, slots=True)
 class Lease:
@@ -43,9 +45,8 @@ class Slots:
 
     def candidate(self, uid: int, session: str | None, prompt: Sequence[int]) -> Kept | None:
         """The idle slot this request could take up: its session's, else one with a shared beginning."""
-        if session is not None:
-            return self.idle.session(uid, session)
-        return self.idle.best(uid, prompt)
+        kept = self.idle.best(uid, prompt) if session is None else self.idle.session(uid, session)
+        return kept if kept is not None and self._usable(kept, prompt) else None
 
     def lease(
         self,
@@ -56,26 +57,49 @@ class Slots:
         capacity_tokens: int,
         reclaim_bytes: int,
     ) -> Lease:
-        """Take up the candidate when it is large enough, else give back `reclaim_bytes` and open a new slot."""
+        """Give back `reclaim_bytes`, and take up the candidate or open a new slot of `capacity_tokens`.
+
+        Admission asks for the candidate by its capacity; any other capacity is a new slot's.
+        """
         kept = self.candidate(uid, session, prompt)
-        shared = min(common_prefix(kept.slot.tokens, prompt), len(prompt) - 1) if kept else 0
-        if kept is not None and (kept.slot.capacity_tokens < capacity_tokens or not self._usable(kept, shared)):
-            if session is not None:
-                self.close(kept)  # outgrown, or not to be rewound: the session moves into a new slot
-            kept, shared = None, 0
-        if kept is not None:
-            self.idle.take(kept)
-            self._backend.rewind(kept.slot, shared)
-            self.ledger.change(kept.number, owner=owner, running=True)
-            lease = Lease(kept.number, kept.slot, uid, session, kept.kv_bytes, shared)
+        if kept is not None and kept.slot.capacity_tokens == capacity_tokens:
+            lease = self._take_up(kept, owner, prompt)
         else:
+            outgrown = None if session is None else self.idle.session(uid, session)
+            if outgrown is not None:  # or not to be rewound: the session moves into a new slot
+                self.close(outgrown)
+                reclaim_bytes -= outgrown.kv_bytes
             self.give_back(reclaim_bytes)
+            reclaim_bytes = 0
             lease = self._open(owner, uid, session, capacity_tokens)
         self._leased[lease.number] = lease
+        self.give_back(reclaim_bytes)
         return lease
 
-    def _usable(self, kept: Kept, shared: int) -> bool:
-        return self._backend.info.can_rewind or shared == len(kept.slot.tokens)
+    def _take_up(self, kept: Kept, owner: str, prompt: Sequence[int]) -> Lease:
+        shared = self._shared(kept, prompt)
+        try:
+            self._backend.rewind(kept.slot, shared)
+        except Exception:
+            self.close(kept)
+            raise
+        self.idle.take(kept)
+        self.ledger.change(kept.number, owner=owner, running=True)
+        return Lease(kept.number, kept.slot, kept.uid, kept.session, kept.kv_bytes, shared)
+
+    def _shared(self, kept: Kept, prompt: Sequence[int]) -> int:
+        """How many tokens of the prompt need not be read again for the same answer as after a fresh reading.
+
+        Decoded tokens are read again, and never a single token alone: see `Slot.read_tokens`. A model that cannot
+        rewind goes on from where it is or not at all.
+        """
+        common = common_prefix(kept.slot.tokens, prompt)
+        if not self._backend.info.can_rewind:
+            return min(common, len(prompt) - 1)
+        return max(0, min(common, kept.slot.read_tokens, len(prompt) - LEAST_READ_TOKENS))
+
+    def _usable(self, kept: Kept, prompt: Sequence[int]) -> bool:
+        return self._backend.info.can_rewind or self._shared(kept, prompt) == len(kept.slot.tokens)
 
     def _open(self, owner: str, uid: int, session: str | None, capacity_tokens: int) -> Lease:
         kv_bytes = capacity_tokens * self._backend.info.kv_bytes_per_token

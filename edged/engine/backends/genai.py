@@ -4,6 +4,12 @@ Every token, of a prompt or picked by us, goes in by `append_tokens`: it runs th
 gives the same logits, leaves sampling to us (any request may use any sampling on a kept KV cache) and keeps `rewind_to`
 exact, which replays a token otherwise. A picked token is appended at the *next* step, so the last one of an answer
 costs no forward pass.
+
+A token that is appended alone goes through other CPU kernels (decode attention) than one that is appended with others:
+the sums round differently, and int8 activations blow the last bits up until now and then another token is picked.
+Appends of two and more agree bit for bit however they are cut, as long as no row is left alone in a tile of the
+attention kernel, whose height is twice the head size (measured with onnxruntime 1.31; tests/integration/
+test_prefix_reuse.py).
 """
 
 from __future__ import annotations
@@ -26,18 +32,20 @@ from edged.store.manifest import ModelManifest
 
 _libc = ctypes.CDLL(None)
 TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
+TILE_ROWS = 32  # divides the tile height of every usual head size
 _ANCHORS = ("\n", "\t", "0")
 
 
 class GenaiSlot:
     """A `Generator` with its KV memory. `pending` was picked and not appended yet."""
 
-    __slots__ = ("capacity_tokens", "generator", "pending", "sampler", "tokens")
+    __slots__ = ("capacity_tokens", "generator", "pending", "read_tokens", "sampler", "tokens")
 
     def __init__(self, generator: Any, capacity_tokens: int) -> None:
         self.generator: Any = generator
         self.capacity_tokens = capacity_tokens
         self.tokens: list[int] = []
+        self.read_tokens = 0
         self.pending: int | None = None
         self.sampler = Sampler(Sampling())
 
@@ -69,7 +77,7 @@ class GenaiBackend:
             eos_token_ids=frozenset(manifest.eos_ids),
             kv_bytes_per_token=manifest.kv_bytes_per_token,
             weights_bytes=manifest.weights_bytes,
-            can_rewind=manifest.kind == "text",
+            can_rewind=manifest.kind == "text" and manifest.sliding_window is None,
             provider="CPUExecutionProvider",
         )
 
@@ -118,8 +126,11 @@ class GenaiBackend:
 
     def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
         slot = _own(slot)
-        slot.generator.append_tokens(np.asarray(tokens, dtype=np.int32))
-        slot.tokens.extend(tokens)
+        for part in _without_lone_row(tokens):
+            slot.generator.append_tokens(np.asarray(part, dtype=np.int32))
+            if slot.read_tokens == len(slot.tokens) and len(part) > 1:
+                slot.read_tokens += len(part)
+            slot.tokens.extend(part)
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         return [[self._step(_own(slot))] for slot in slots]
@@ -138,11 +149,19 @@ class GenaiBackend:
         if length < len(slot.tokens):
             slot.generator.rewind_to(length)
             del slot.tokens[length:]
+            slot.read_tokens = min(slot.read_tokens, length)
 
     def close_slot(self, slot: Slot) -> None:
         _own(slot).generator = None
         if slot.capacity_tokens * self.info.kv_bytes_per_token >= TRIM_BYTES:
             _libc.malloc_trim(0)
+
+
+def _without_lone_row(tokens: Sequence[int]) -> list[Sequence[int]]:
+    """A slice in one part, or in two where its last row would be alone in a tile."""
+    if len(tokens) > TILE_ROWS and len(tokens) % TILE_ROWS == 1:
+        return [tokens[:-3], tokens[-3:]]
+    return [tokens]
 
 
 def _own(slot: Slot) -> GenaiSlot:

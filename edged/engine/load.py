@@ -8,10 +8,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from edged.engine.announced import AnnouncedBackend
+from edged.engine.choose import choose
 from edged.engine.memory import EngineMemory, MemoryPolicy, anonymous_bytes
 from edged.engine.options import EngineOptions
 from edged.engine.pace import Pace
-from edged.errors import ModelError
+from edged.errors import HardwareError, ModelError
+from edged.hardware.selection import Selection
 from edged.protocol.pulse import PulseWriter
 from edged.store.manifest import read_manifest
 
@@ -28,6 +30,7 @@ class Loaded:
     memory: EngineMemory
     strips_first_space: bool
     load_s: float
+    selection: Selection
 
 
 def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]) -> Loaded:
@@ -47,16 +50,28 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     memory.check_room(manifest)
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
+    selection = _select(options, folder, tell)
     from edged.engine.backends.genai import GenaiBackend  # the native library: not before the folder was checked
 
-    native = GenaiBackend(folder, manifest, options.name, context_tokens=context, threads=options.threads)
+    native = GenaiBackend(folder, manifest, options.name, context, selection.got, selection.setting)
     if options.ignore_eos:
         native.info = replace(native.info, eos_token_ids=frozenset())
     pace = Pace(options.prefill_slice_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)
     tell("asking it a first question")
     memory.loaded(_warm_up(backend, pace))
-    return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s)
+    return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s, selection)
+
+
+def _select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -> Selection:
+    tell("choosing the execution provider")
+    try:
+        selection = choose(folder, options.provider, Path(options.state_dir), strict=options.strict_provider)
+    except HardwareError as error:
+        raise ModelError(folder, "", str(error)) from error
+    if options.threads:
+        selection = replace(selection, setting=replace(selection.setting, threads=options.threads))
+    return selection
 
 
 def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:

@@ -14,6 +14,9 @@ class EngineOptions:
 
     name: str
     folder: str
+    state_dir: str
+    provider: str
+    strict_provider: bool
     threads: int
     max_context: int
     default_max_tokens: int

@@ -10,6 +10,7 @@ import sys
 import time
 from pathlib import Path
 
+from edged.engine.choose import selection_map
 from edged.engine.heat import Heat
 from edged.engine.link import FrontLink
 from edged.engine.load import Loaded, load
@@ -163,7 +164,7 @@ def _info(options: EngineOptions, loaded: Loaded) -> dict[str, object]:
         "kv_bytes_per_token": info.kv_bytes_per_token,
         "weights_bytes": info.weights_bytes,
         "provider": info.provider,
-        "threads": options.threads,
+        "selection": selection_map(loaded.selection),
         "load_s": round(loaded.load_s, 3),
         "pid": os.getpid(),
     }

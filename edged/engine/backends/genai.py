@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import ctypes
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -28,11 +29,14 @@ from edged.engine.backends.vocabulary import read_vocabulary
 from edged.engine.plain_text import PlainText
 from edged.engine.sampler import Picked, Sampler, Sampling
 from edged.errors import Internal, ModelError
+from edged.hardware.trial_messages import CPU, ProviderSpec
+from edged.hardware.tune import Setting
 from edged.store.manifest import ModelManifest
 
 _libc = ctypes.CDLL(None)
 TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
 TILE_ROWS = 32  # divides the tile height of every usual head size
+CPU_AS_IT_COMES = Setting(CPU.key)
 _ANCHORS = ("\n", "\t", "0")
 
 
@@ -53,15 +57,18 @@ class GenaiSlot:
 class GenaiBackend:
     """One model on one execution provider."""
 
-    def __init__(self, folder: Path, manifest: ModelManifest, name: str, *, context_tokens: int, threads: int) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        manifest: ModelManifest,
+        name: str,
+        context_tokens: int,
+        provider: ProviderSpec = CPU,
+        setting: Setting = CPU_AS_IT_COMES,
+    ) -> None:
         """Load the model. Raises ModelError when the library refuses it."""
         try:
-            config = og.Config(str(folder))
-            config.clear_providers()  # CPU: the library falls back to it when none is named
-            if threads:
-                options = {"model": {"decoder": {"session_options": {"intra_op_num_threads": threads}}}}
-                config.overlay(json.dumps(options))
-            self._model = og.Model(config)
+            self._model = og.Model(_config(folder, provider, setting))
             self._tokenizer = og.Tokenizer(self._model)
         except Exception as error:  # the library raises bare RuntimeError and its own kinds
             raise ModelError(folder, "", f"onnxruntime-genai refused it: {_first_line(error)}") from error
@@ -78,7 +85,7 @@ class GenaiBackend:
             kv_bytes_per_token=manifest.kv_bytes_per_token,
             weights_bytes=manifest.weights_bytes,
             can_rewind=manifest.kind == "text" and manifest.sliding_window is None,
-            provider="CPUExecutionProvider",
+            provider=provider.ort_name,
         )
 
     # ---- text
@@ -162,6 +169,28 @@ def _without_lone_row(tokens: Sequence[int]) -> list[Sequence[int]]:
     if len(tokens) > TILE_ROWS and len(tokens) % TILE_ROWS == 1:
         return [tokens[:-3], tokens[-3:]]
     return [tokens]
+
+
+def _config(folder: Path, provider: ProviderSpec, setting: Setting) -> Any:
+    """The model's own configuration with our provider and session options in place of those it came with."""
+    if setting.cores:
+        os.sched_setaffinity(0, setting.cores)  # before any thread pool exists: they inherit it
+    if provider.library:
+        og.register_execution_provider_library(provider.key, provider.library)
+    config = og.Config(str(folder))
+    config.clear_providers()  # none named: CPU
+    if provider.genai_name:
+        config.append_provider(provider.genai_name)
+        for name, value in provider.options:
+            config.set_provider_option(provider.genai_name, name, value)
+    options: dict[str, Any] = {}
+    if not setting.spinning:
+        options["session.intra_op.allow_spinning"] = "0"
+    if setting.threads:
+        options["intra_op_num_threads"] = setting.threads
+    if options:
+        config.overlay(json.dumps({"model": {"decoder": {"session_options": options}}}))
+    return config
 
 
 def _own(slot: Slot) -> GenaiSlot:

@@ -66,11 +66,9 @@ def tune(
 def _measure(
     wanted: str, state_dir: Path, goal: Goal, *, fresh: bool, total_s: float, trial_s: float, memory_bytes: int
 ) -> Table:
-    from edged.cli.this_box import findings, spare_bytes, usable_cores
-    from edged.hardware.energy import EnergyMeter
-    from edged.hardware.tune_table import Table, model_key, remember
+    from edged.cli.this_box import findings
     from edged.hardware.tuner import Bounds
-    from edged.hardware.tuner import tune as run
+    from edged.hardware.tuning import Model, measure_model
     from edged.store.folder import read_json_object
     from edged.store.manifest import read_manifest
     from edged.store.models import find_model
@@ -78,45 +76,18 @@ def _measure(
     model = find_model(wanted, state_dir)
     read_manifest(model.folder)  # nothing native opens a folder that was not checked
     config = read_json_object(model.folder, "genai_config.json", "the model")
-    found, load, started_s = findings(state_dir, fresh=fresh), os.getloadavg()[0], time.time()
-    cores = usable_cores(found.report.cpu)
-    if load > BUSY_SHARE * cores.physical:
-        typer.echo(f"this box is busy (load {load:.1f}, {cores.physical} cores): the figures will be too low", err=True)
-    meter = EnergyMeter()
-    tuned = run(
-        {variant(config): model.folder},
-        found.providers,
+    found, load = findings(state_dir, fresh=fresh), os.getloadavg()[0]
+    if load > BUSY_SHARE * found.report.cpu.usable:
+        typer.echo(f"this box is busy (load {load:.1f}): the figures will be too low", err=True)
+    return measure_model(
+        Model(model.name, model.folder, config),
+        found,
+        state_dir,
         goal,
-        cores,
-        memory_bytes=memory_bytes or spare_bytes(),
         bounds=Bounds(total_s=total_s, trial_s=trial_s),
-        energy_j=meter.energy_j if meter.name else None,
+        memory_bytes=memory_bytes,
         progress=_progress,
     )
-    table = Table(
-        model=model.name,
-        model_key=model_key(model.folder),
-        fingerprint=found.fingerprint,
-        goal=goal,
-        measured_at_s=started_s,
-        rows=tuned.rows,
-        left_out=tuned.left_out,
-        load=load,
-    )
-    try:
-        remember(state_dir, table)
-    except OSError as error:
-        typer.echo(f"the table cannot be kept and will be gone: {error}", err=True)
-    return table
-
-
-def variant(config: dict[str, object]) -> str:
-    """Which provider a model folder was made for, as its genai_config.json names it; "cpu" where it names none."""
-    found: object = config
-    for key in ("model", "decoder", "session_options", "provider_options"):
-        found = found.get(key) if isinstance(found, dict) else None
-    names = [name for entry in found if isinstance(entry, dict) for name in entry] if isinstance(found, list) else []
-    return names[0].lower() if names else "cpu"
 
 
 def _progress(progress: Progress) -> None:

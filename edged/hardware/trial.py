@@ -245,11 +245,12 @@ def _load(og: Any, request: MeasureRequest) -> tuple[Any, bool]:
     """The model on the provider, and whether all of it is there. With the CPU provider that is so by definition."""
     if not request.provider.genai_name:
         return og.Model(_config(og, request, strict=False)), True
-    try:
-        return og.Model(_config(og, request, strict=True)), True
-    except Exception as error:
-        if FALLBACK_REFUSED not in str(error):
-            raise
+    if request.whole:
+        try:
+            return og.Model(_config(og, request, strict=True)), True
+        except Exception as error:
+            if FALLBACK_REFUSED not in str(error):
+                raise
     return og.Model(_config(og, request, strict=False)), False
 
 

@@ -78,6 +78,8 @@ class MeasureRequest:
 
     `threads` 0 leaves the number to the runtime; `cores` () leaves the process on all cores. Each of `slices` is a
     prefill slice size in tokens. The child stops measuring of itself after `budget_s`, with what it has by then.
+    `whole` asks it to load the model with falling back to the CPU forbidden first: no use where the proof has shown
+    that some operators fall, and it may compile the model twice.
     """
 
     model_dir: str
@@ -89,6 +91,7 @@ class MeasureRequest:
     prompt_tokens: int = 128
     decode_tokens: int = 32
     budget_s: float = 20.0
+    whole: bool = True
 
     @staticmethod
     def from_json(text: str) -> MeasureRequest:

@@ -65,10 +65,9 @@ def settle(parent: int, data_bytes: int) -> None:
         os._exit(1)
     with contextlib.suppress(OSError):
         Path("/proc/self/oom_score_adj").write_text("1000")
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    if data_bytes:
-        with contextlib.suppress(ValueError, OSError):
-            resource.setrlimit(resource.RLIMIT_DATA, (data_bytes, data_bytes))
+    for limit, value in ((resource.RLIMIT_CORE, 0), (resource.RLIMIT_DATA, data_bytes or resource.RLIM_INFINITY)):
+        with contextlib.suppress(ValueError, OSError):  # a system call filter may forbid it
+            resource.setrlimit(limit, (value, value))
 
 
 def peak_bytes() -> int:

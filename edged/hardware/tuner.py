@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from edged.hardware.provider_rules import Refusal
@@ -74,46 +75,76 @@ def tune(
     What is not usable is a row too, with its reason.
     """
     started = clock()
-    run = measure or (lambda request, limits, cpu: run_measure(request, limits, cpu=cpu, energy_j=energy_j))
     rows, folders = _before(variants, reports)
-    specs = {report.candidate.key: report.spec for report in reports if report.spec}
-    cpu_answer: MeasureAnswer | None = None
-    sliced, left_out, number, longest_s = False, "", 0, 0.0
-    known = len(rows)
-    while True:
-        measured = rows[known:]
-        step = next_step(measured, list(folders), goal, cores=cores.physical, clusters=cores.clusters, sliced=sliced)
-        if step is None:
-            break
+    bench = _Bench(folders, reports, memory_bytes, bounds, measure or partial(_measure, energy_j))
+    left_out = ""
+    while step := next_step(
+        bench.rows, list(folders), goal, cores=cores.physical, clusters=cores.clusters, sliced=bench.sliced
+    ):
         left_s = bounds.total_s - (clock() - started)
-        if left_s <= 0 or (measured and left_s < longest_s):
+        if left_s <= bench.expected_s(step):
             left_out = f"{step.setting} ({step.why}) and what would follow: the {bounds.total_s:g} s were used up"
             break
-        number += 1
-        progress(Progress(number, step, clock() - started))
-        key = step.setting.provider
-        spec = specs[key]
-        request = MeasureRequest(
-            model_dir=str(folders[key]),
-            provider=spec,
-            threads=step.setting.threads,
-            spinning=step.setting.spinning,
-            cores=step.setting.cores,
-            slices=step.slices,
-            budget_s=min(bounds.measure_s, left_s),
-        )
-        trial = run(request, Limits(min(bounds.trial_s, left_s), memory_bytes), cpu_answer)
-        longest_s = max(longest_s, min(trial.wall_s, bounds.trial_s / 2))
-        if key == CPU_KEY and cpu_answer is None:
-            cpu_answer = trial.answer
-        row = _row(step, trial, cpu_answer)
-        same = next((index for index, old in enumerate(rows) if index >= known and old.setting == row.setting), None)
-        if same is None:
-            rows.append(row)
-        else:
-            rows[same] = merged(rows[same], row)
-            sliced = True
+        progress(Progress(bench.trials + 1, step, clock() - started))
+        bench.take(step, left_s)
+    rows += bench.rows
     return Tuned(tuple(rows), choose(rows, goal), left_out, clock() - started)
+
+
+class _Bench:
+    """Runs one step after the other; owner of the rows that were measured and of the CPU's answer, the yardstick."""
+
+    def __init__(
+        self,
+        folders: Mapping[str, Path],
+        reports: Sequence[ProviderReport],
+        memory_bytes: int,
+        bounds: Bounds,
+        measure: Measure,
+    ) -> None:
+        self.rows: list[Row] = []
+        self.sliced = False
+        self.trials = 0
+        self._folders, self._memory_bytes, self._bounds, self._measure = folders, memory_bytes, bounds, measure
+        self._specs = {report.candidate.key: report.spec for report in reports if report.spec}
+        self._in_part = {report.candidate.key for report in reports if report.proof and report.proof.fell_to_cpu}
+        self._cpu: MeasureAnswer | None = None
+
+    def expected_s(self, step: Step) -> float:
+        """How long the step will take: as long as the last one with this provider; 0 when there was none."""
+        return next((row.wall_s for row in reversed(self.rows) if row.setting.provider == step.setting.provider), 0.0)
+
+    def take(self, step: Step, left_s: float) -> None:
+        """Measure, and add the row or what it adds to one."""
+        setting = step.setting
+        request = MeasureRequest(
+            model_dir=str(self._folders[setting.provider]),
+            provider=self._specs[setting.provider],
+            threads=setting.threads,
+            spinning=setting.spinning,
+            cores=setting.cores,
+            slices=step.slices,
+            budget_s=min(self._bounds.measure_s, left_s),
+            whole=setting.provider not in self._in_part,
+        )
+        limits = Limits(min(self._bounds.trial_s, left_s), self._memory_bytes)
+        trial = self._measure(request, limits, self._cpu)
+        self.trials += 1
+        if setting.provider == CPU_KEY:
+            self._cpu = self._cpu or trial.answer
+        row = _row(step, trial, self._cpu)
+        same = next((index for index, old in enumerate(self.rows) if old.setting == setting), None)
+        if same is None:
+            self.rows.append(row)
+        else:
+            self.rows[same] = merged(self.rows[same], row)
+            self.sliced = True
+
+
+def _measure(
+    energy_j: EnergyReader | None, request: MeasureRequest, limits: Limits, cpu: MeasureAnswer | None
+) -> Trial[MeasureAnswer]:
+    return run_measure(request, limits, cpu=cpu, energy_j=energy_j)
 
 
 def _before(variants: Mapping[str, Path], reports: Sequence[ProviderReport]) -> tuple[list[Row], dict[str, Path]]:
@@ -121,7 +152,6 @@ def _before(variants: Mapping[str, Path], reports: Sequence[ProviderReport]) -> 
 
     Providers that this box neither wants nor has are left out.
     """
-
     rows, folders = [], {}
     for report in reports:
         setting = Setting(report.candidate.key)

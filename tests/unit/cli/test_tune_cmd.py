@@ -12,7 +12,7 @@ import typer
 from typer.testing import CliRunner, Result
 
 from edged.cli.providers_cmd import providers
-from edged.cli.tune_cmd import page, tune, variant
+from edged.cli.tune_cmd import page, tune
 from edged.errors import ConfigError, EdgedError, HardwareError, ModelError
 from edged.hardware.trial_messages import SliceRate
 from edged.hardware.trial_verdict import Verdict
@@ -94,13 +94,3 @@ def test_the_page_tells_what_failed_what_was_left_out_and_what_changed() -> None
     assert "failed while serving: webgpu: SIGSEGV" in text
     assert "no longer count" in text
     assert "no longer count" not in "\n".join(page(table, here="f"))
-
-
-@pytest.mark.parametrize(
-    ("options", "expected"),
-    [([], "cpu"), ([{"cuda": {"enable_cuda_graph": "0"}}], "cuda"), ([{"OpenVINO": {}}], "openvino")],
-)
-def test_the_variant_is_what_the_folder_was_made_for(options: list[object], expected: str) -> None:
-    config: dict[str, object] = {"model": {"decoder": {"session_options": {"provider_options": options}}}}
-    assert variant(config) == expected
-    assert variant({}) == "cpu"

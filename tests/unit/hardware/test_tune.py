@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -17,6 +18,7 @@ from hypothesis import strategies as st
 
 from edged.errors import HardwareError
 from edged.hardware.candidates import CANDIDATES, CPU_CANDIDATE
+from edged.hardware.cpu import Cluster, Cpu
 from edged.hardware.energy import EnergyMeter
 from edged.hardware.packages import installed
 from edged.hardware.provider_rules import Box, Refusal, Why
@@ -38,6 +40,7 @@ from edged.hardware.tune_table import (
     remember,
 )
 from edged.hardware.tuner import Bounds, Cores, Progress, tune
+from edged.hardware.tuning import usable_cores, variant
 
 ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
@@ -396,3 +399,19 @@ def test_energy_from_a_sensor_is_power_times_time(tmp_path: Path) -> None:
 def test_no_meter_is_no_energy(tmp_path: Path) -> None:
     meter = EnergyMeter(Tree(tmp_path))
     assert (meter.name, meter.energy_j()) == ("", None)
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [([], "cpu"), ([{"cuda": {"enable_cuda_graph": "0"}}], "cuda"), ([{"OpenVINO": {}}], "openvino")],
+)
+def test_the_variant_is_what_the_folder_was_made_for(options: list[object], expected: str) -> None:
+    assert variant({"model": {"decoder": {"session_options": {"provider_options": options}}}}) == expected
+    assert variant({}) == "cpu"
+
+
+def test_cores_are_those_this_process_may_use() -> None:
+    mine = sorted(os.sched_getaffinity(0))
+    clusters = (Cluster("big", (mine[0], 5000)), Cluster("little", (5001,)))
+    cpu = Cpu("x", "x86_64", cores=4096, threads=8192, usable=1, clusters=clusters, features={})
+    assert usable_cores(cpu) == Cores(len(mine), ((mine[0],),))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -15,8 +16,10 @@ from edged.engine.pace import Pace
 from edged.errors import HardwareError, ModelError
 from edged.hardware.selection import Selection
 from edged.protocol.pulse import PulseWriter
-from edged.store.manifest import read_manifest
+from edged.store.manifest import ModelManifest, read_manifest
+from edged.store.models import installed
 
+CARD_PROVIDERS = frozenset({"cuda", "tensorrt-rtx"})  # weights and KV in the card's own memory, or a Jetson's one pool
 WARM_UP_TOKENS = 16
 WARM_UP_STEPS = 4
 
@@ -47,7 +50,7 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     memory = EngineMemory(
         MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction)
     )
-    memory.check_room(manifest)
+    memory.check_room(manifest, _others(folder, Path(options.state_dir)))
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
     selection = _select(options, folder, tell)
@@ -59,8 +62,18 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     pace = Pace(options.prefill_slice_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)
     tell("asking it a first question")
-    memory.loaded(_warm_up(backend, pace))
+    memory.loaded(_warm_up(backend, pace), on_card=selection.got.key in CARD_PROVIDERS)
     return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s, selection)
+
+
+def _others(folder: Path, state: Path) -> list[ModelManifest]:
+    """The other installed models, to name one that would fit."""
+    found = []
+    for model in installed(state):
+        if model.folder != folder:
+            with contextlib.suppress(ModelError):
+                found.append(read_manifest(model.folder))
+    return found
 
 
 def _select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -> Selection:

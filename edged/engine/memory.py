@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 from edged.errors import ModelError
-from edged.hardware.budget import MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
+from edged.hardware.budget import DevicePool, MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
 from edged.hardware.memory import process_rss, read_memory
+from edged.hardware.nvidia import read_card_memory
 from edged.hardware.pressure import PressureLevel, pressure_level, read_pressure
 from edged.store.manifest import ModelManifest
 
 REFRESH_S = 1.0
+CARD_REFRESH_S = 10.0  # reading a card starts a process
 LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
 MIB = 2**20
 
@@ -29,7 +32,7 @@ class MemoryPolicy:
 class EngineMemory:
     """The budget of one engine process. Before `loaded` it only answers `check_room`."""
 
-    def __init__(self, policy: MemoryPolicy) -> None:
+    def __init__(self, policy: MemoryPolicy, read_cards: Callable[[], Sequence[DevicePool]] = read_card_memory) -> None:
         self._policy = policy
         self._reserve = Reserve(policy.reserve_bytes, policy.reserve_fraction)
         self._weights = Weights(0)
@@ -37,31 +40,44 @@ class EngineMemory:
         self._is_loaded = False
         self._read_s = 0.0
         self._budget: MemoryBudget | None = None
+        self._read_cards = read_cards
+        self._on_card = False
+        self.kv_held: Callable[[], int] = lambda: 0
         self.pressure = PressureLevel.NONE
 
-    def check_room(self, manifest: ModelManifest) -> None:
-        """Raises ModelError with the numbers when weights and the smallest context do not fit now."""
-        self._weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+    def shortage(self, manifest: ModelManifest) -> tuple[int, MemoryBudget]:
+        """Bytes missing for weights and the smallest context (0: it fits), and the sum that says so."""
+        weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+        budget = self._sum(weights)
         least_bytes = manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS
-        budget = self._read()
-        short_bytes = budget.missing_bytes or least_bytes - budget.kv_bytes
-        if short_bytes > 0:
-            terms = ", ".join(f"{term.name} {term.signed_bytes / MIB:+.0f} MiB" for term in budget.terms)
-            raise ModelError(
-                manifest.folder,
-                "",
-                f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights and "
-                f"{LEAST_CONTEXT_TOKENS} tokens of context ({terms}); free memory, lower the reserve, or use a "
-                "smaller model",
-            )
+        return budget.missing_bytes or max(0, least_bytes - budget.kv_bytes), budget
 
-    def loaded(self, activation_bytes: int) -> None:
+    def check_room(self, manifest: ModelManifest, others: Sequence[ModelManifest] = ()) -> None:
+        """Raises ModelError with the numbers, and which of `others` would fit, when this model does not fit now."""
+        short_bytes, budget = self.shortage(manifest)
+        self._weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+        if short_bytes <= 0:
+            return
+        terms = ", ".join(f"{term.name} {term.signed_bytes / MIB:+.0f} MiB" for term in budget.terms)
+        smaller = [other.folder.name for other in others if not self.shortage(other)[0]]
+        advice = f"use {' or '.join(smaller)}, which would fit" if smaller else "use a smaller model"
+        raise ModelError(
+            manifest.folder,
+            "",
+            f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights and "
+            f"{LEAST_CONTEXT_TOKENS} tokens of context ({terms}); free memory, lower the reserve, or {advice}",
+        )
+
+    def loaded(self, activation_bytes: int, *, on_card: bool) -> None:
         """The weights are in memory: what the load really took on the heap is booked from now on.
 
-        `activation_bytes` is what reading one slice takes beside that, as measured.
+        `activation_bytes` is what reading one slice takes beside that, as measured. `on_card`: weights and KV are in
+        the memory of a card, whose free memory already lacks the weights.
         """
-        held_bytes = anonymous_bytes()
-        if held_bytes:
+        self._on_card = on_card
+        if on_card:
+            self._weights = Weights(0)
+        elif held_bytes := anonymous_bytes():
             self._weights = Weights(mapped_bytes=self._weights.mapped_bytes, heap_bytes=held_bytes)
         self._activation_bytes = activation_bytes
         self._is_loaded = True
@@ -76,23 +92,27 @@ class EngineMemory:
         return self.budget().kv_bytes
 
     def budget(self) -> MemoryBudget:
-        """The budget with its terms, at most REFRESH_S old."""
-        if self._budget is None or time.monotonic() - self._read_s > REFRESH_S:
-            self._budget = self._read()
+        """The budget with its terms, at most REFRESH_S (on a card CARD_REFRESH_S) old."""
+        age_s = time.monotonic() - self._read_s
+        if self._budget is None or age_s > (CARD_REFRESH_S if self._on_card else REFRESH_S):
+            self._budget = self._sum(self._weights)
             self._read_s = time.monotonic()
         return self._budget
 
-    def _read(self) -> MemoryBudget:
+    def _sum(self, weights: Weights) -> MemoryBudget:
         reading = read_memory()
-        stall = read_pressure().worst
-        self.pressure = pressure_level(stall, reading.headroom_bytes, was=self.pressure)
+        self.pressure = pressure_level(read_pressure().worst, reading.headroom_bytes, was=self.pressure)
+        card = next(iter(self._read_cards()), None) if self._on_card else None
+        in_card = card is not None and not card.unified
+        held_bytes = self.kv_held() if in_card else anonymous_bytes() if self._is_loaded else 0
         return kv_budget(
             reading,
-            weights=self._weights,
-            held_bytes=anonymous_bytes() if self._is_loaded else 0,
+            weights=weights,
+            held_bytes=held_bytes,
             activation_bytes=self._activation_bytes,
             reserve=self._reserve,
             kv_ceiling_bytes=self._policy.kv_ceiling_bytes or None,
+            device=card,
         )
 
     def to_map(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import logging
 import os
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from edged.engine.admission import Admit, Books, Reject, Wait, decide
@@ -27,6 +27,7 @@ from edged.protocol import engine as wire
 
 log = logging.getLogger(__name__)
 
+MAX_SHOWN_SLOTS = 64  # in status
 PROGRESS_TOKENS = 256  # prompts at least this long report how far they were read
 
 
@@ -72,7 +73,9 @@ class Scheduler:
         self.slots = Slots(backend, max_idle=policy.max_sessions)
         self.admitting = True
         self.max_running = policy.max_running  # fewer while the box is hot
-        self.counts = {"finished": 0, "completion_tokens": 0, "prompt_tokens": 0, "cached_tokens": 0, "book_errors": 0}
+        self.counts = dict.fromkeys(
+            ("finished", "completion_tokens", "prompt_tokens", "cached_tokens", "book_errors", "given_back", "shed"), 0
+        )
 
     # ---- what the worker hands in
 
@@ -138,6 +141,7 @@ class Scheduler:
         newest = max(self._jobs.values(), key=lambda job: job.accepted_s, default=None)
         if newest is not None:
             log.warning("memory pressure, newest request ended rid=%d", newest.rid)
+            self.counts["shed"] += 1
             self._fail(newest, Busy("memory ran short on this device; try again", retry_after_ms=5000))
         return newest is not None
 
@@ -390,6 +394,8 @@ class Scheduler:
             "prefill_tps": round(self._pace.prefill_tps, 1),
             "decode_tps": round(1 / self._pace.step_s, 1) if self._pace.step_s else 0.0,
             "slice_tokens": self._pace.slice_tokens(),
+            "admitting": self.admitting,
+            "slots": [asdict(entry) for entry in self.slots.ledger.entries()[:MAX_SHOWN_SLOTS]],
             **self.counts,
         }
 

@@ -103,6 +103,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         budget_bytes=loaded.memory.budget_bytes,
         strips_first_space=loaded.strips_first_space,
     )
+    loaded.memory.kv_held = lambda: scheduler.slots.ledger.total_bytes
     heat = Heat()
     next_tick_s = 0.0
     while True:
@@ -136,6 +137,7 @@ def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
     if level is PressureLevel.NONE:
         return
     given_back = scheduler.slots.give_back(scheduler.slots.ledger.idle_bytes)
+    scheduler.counts["given_back"] += given_back
     if given_back:
         log.warning("memory pressure=%s idle slots given back: %d", level.name.lower(), given_back)
     elif level is PressureLevel.CRITICAL:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 SMOOTHING = 0.3  # weight of the newest measurement
 FIRST_SLICE_TOKENS = 8
 MAX_SLICE_TOKENS = 512
@@ -46,6 +48,14 @@ class Pace:
     def step_allowed_s(self, slots: int) -> float:
         """What a decode step over `slots` slots may take at most."""
         return SLACK * self.step_s * slots + SLACK_S if self.step_s else 30.0
+
+    def wait_ms(self, place: int, left_tokens: Sequence[int]) -> int:
+        """When the `place`-th running request ends (ms), if each has so many tokens left; they share the machine."""
+        left = sorted(left_tokens)
+        if not left or not self.step_s:
+            return 0
+        rounds, nth = divmod(place - 1, len(left))
+        return int((rounds * left[-1] + left[nth]) * self.step_s * len(left) * 1000)
 
     def allocation_allowed_s(self, kv_bytes: int) -> float:
         """What opening a slot may take at most."""

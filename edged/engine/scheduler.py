@@ -7,14 +7,12 @@ are looked at between slices and between tokens. Owns the queue, the running job
 from __future__ import annotations
 
 import logging
-import os
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from typing import Any
+from dataclasses import replace
 
 from edged.engine.admission import Admit, Books, Reject, Wait, decide
 from edged.engine.announced import AnnouncedBackend
-from edged.engine.conversation import fit, plain_turns
+from edged.engine.intake import Policy, read_request, too_large
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
 from edged.engine.pace import Pace
 from edged.engine.queue import Queue
@@ -22,30 +20,12 @@ from edged.engine.quota import TokenRate
 from edged.engine.sampler import Sampler
 from edged.engine.slots import Slots
 from edged.engine.text import TextStream
-from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError, TooLarge
+from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError
 from edged.protocol import engine as wire
 
 log = logging.getLogger(__name__)
 
-MAX_SHOWN_SLOTS = 64  # in status
 PROGRESS_TOKENS = 256  # prompts at least this long report how far they were read
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """The owner's settings that matter here; names as in config."""
-
-    default_max_tokens: int
-    max_queue: int
-    max_queue_per_client: int
-    max_running: int
-    max_sessions: int
-    session_idle_s: float
-    prefix_idle_s: float
-    stream_interval_s: float
-    tokens_per_minute_per_uid: int = 0
-    kv_share_per_uid: float = 1.0
-    max_priority: int = 9
 
 
 class Scheduler:
@@ -65,11 +45,10 @@ class Scheduler:
         self._backend, self._pace, self._policy = backend, pace, policy
         self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
         self._strips = strips_first_space
-        self._queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
+        self.queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
         self._rate = TokenRate(policy.tokens_per_minute_per_uid)
-        self._jobs: dict[int, Job] = {}
+        self.jobs: dict[int, Job] = {}
         self._turn_of = 0
-        self._admins = {0, os.getuid()}
         self.slots = Slots(backend, max_idle=policy.max_sessions)
         self.admitting = True
         self.max_running = policy.max_running  # fewer while the box is hot
@@ -89,9 +68,9 @@ class Scheduler:
             elif start.op == "session.close":
                 self._close_session(start)
             else:
-                self._queue.check_room(start.client, self._retry_ms())
+                self.queue.check_room(start.client, self._retry_ms())
                 self._rate.check(start.uid, self._clock())
-                self._queue.add(self._read(start))
+                self.queue.add(read_request(start, self._backend, self._policy, self.books().most_tokens))
         except RequestError as error:
             self._refuse(start.rid, error)
         except Exception:
@@ -102,18 +81,18 @@ class Scheduler:
 
     def stop(self, rid: int, reason: str) -> None:
         """End a request early: `cancelled`, or `gone` when nobody is left to answer."""
-        waiting = self._queue.find(rid)
+        waiting = self.queue.find(rid)
         if waiting is not None:
-            self._queue.take(waiting)
+            self.queue.take(waiting)
             if reason != "gone":
                 self._refuse(rid, Cancelled("cancelled before it began"))
-        elif rid in self._jobs:
-            self._finish(self._jobs[rid], reason)
+        elif rid in self.jobs:
+            self._finish(self.jobs[rid], reason)
 
     @property
     def busy(self) -> bool:
         """Something runs, or could be admitted."""
-        return bool(self._jobs or len(self._queue))
+        return bool(self.jobs or len(self.queue))
 
     def turn(self) -> None:
         """One round of work."""
@@ -121,12 +100,12 @@ class Scheduler:
         self._admit()
         self._read_slice()
         self._step()
-        if not self._jobs:
+        if not self.jobs:
             self._check_books()
 
     def rested(self, rest_s: float) -> None:
         """The worker let the box cool down: clients see it in their timings."""
-        for job in self._jobs.values():
+        for job in self.jobs.values():
             job.throttled_s += rest_s
 
     def tick(self) -> None:
@@ -138,7 +117,7 @@ class Scheduler:
 
     def shed_newest(self) -> bool:
         """Under critical memory pressure: end the newest running request; False when none runs."""
-        newest = max(self._jobs.values(), key=lambda job: job.accepted_s, default=None)
+        newest = max(self.jobs.values(), key=lambda job: job.accepted_s, default=None)
         if newest is not None:
             log.warning("memory pressure, newest request ended rid=%d", newest.rid)
             self.counts["shed"] += 1
@@ -149,23 +128,23 @@ class Scheduler:
 
     def _expire(self) -> None:
         now_s = self._clock()
-        for waiting in self._queue.overdue(now_s):
-            self._queue.take(waiting)
+        for waiting in self.queue.overdue(now_s):
+            self.queue.take(waiting)
             self._refuse(waiting.start.rid, DeadlineExceeded("the deadline passed while the request waited its turn"))
-        for job in list(self._jobs.values()):
+        for job in list(self.jobs.values()):
             if job.start.deadline_s is not None and job.start.deadline_s <= now_s:
                 self._finish(job, "deadline")
 
     def _admit(self) -> None:
-        if not len(self._queue):
+        if not len(self.queue):
             return
         place = 0
         blocked = False
-        for waiting in self._queue.in_order(self._clock()):
+        for waiting in self.queue.in_order(self._clock()):
             if not blocked and not self._session_busy(waiting):
                 outcome = self._decide(waiting)
                 if not isinstance(outcome, Wait):
-                    self._queue.take(waiting)
+                    self.queue.take(waiting)
                     self._begin(waiting, outcome)
                     continue
                 blocked = True  # nobody passes the first that must wait for memory: large requests do not starve
@@ -201,7 +180,7 @@ class Scheduler:
     def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
         start = waiting.start
         if isinstance(outcome, Reject):
-            self._refuse(start.rid, _too_large(waiting, outcome))
+            self._refuse(start.rid, too_large(len(waiting.prompt), waiting.max_tokens, outcome))
             return
         try:
             self._backend.rid = start.rid
@@ -225,7 +204,7 @@ class Scheduler:
         text = TextStream(stops, strip_first_space=self._strips and start.op == "chat")
         now_s = self._clock()
         job = Job(start, waiting.prompt, outcome.max_tokens, lease, text, now_s, lease.cached_tokens)
-        self._jobs[start.rid] = job
+        self.jobs[start.rid] = job
         self._send(
             wire.Accepted(
                 start.rid,
@@ -240,7 +219,7 @@ class Scheduler:
 
     def _read_slice(self) -> None:
         """One slice of one prompt, each reader in turn."""
-        readers = [job for job in self._jobs.values() if job.reading]
+        readers = [job for job in self.jobs.values() if job.reading]
         if not readers:
             return
         job = next((job for job in readers if job.rid > self._turn_of), readers[0])
@@ -265,7 +244,7 @@ class Scheduler:
 
     def _step(self) -> None:
         """One token for every stream that has read its prompt."""
-        for job in [job for job in self._jobs.values() if not job.reading]:
+        for job in [job for job in self.jobs.values() if not job.reading]:
             self._backend.rid = job.rid
             try:
                 picked = self._backend.step([job.lease.slot])[0]
@@ -290,7 +269,7 @@ class Scheduler:
 
     def _flush_all(self) -> None:
         now_s = self._clock()
-        for job in self._jobs.values():
+        for job in self.jobs.values():
             job.flush(self._send, now_s)
 
     # ---- ends
@@ -298,7 +277,7 @@ class Scheduler:
     def _finish(self, job: Job, reason: str) -> None:
         """The answer is over: `stop`, `length`, `cancelled`, `deadline`, or `gone` without a word."""
         now_s = self._clock()
-        del self._jobs[job.rid]
+        del self.jobs[job.rid]
         self._rate.spend(job.start.uid, job.read - job.lease.cached_tokens + job.produced, now_s)
         self.counts["finished"] += 1
         self.counts["completion_tokens"] += job.produced
@@ -310,7 +289,7 @@ class Scheduler:
             job.finish(reason, self._send, now_s)
 
     def _fail(self, job: Job, error: RequestError) -> None:
-        del self._jobs[job.rid]
+        del self.jobs[job.rid]
         self.slots.end(job.lease, keep=False, now_s=self._clock())
         self._refuse(job.rid, error)
 
@@ -318,21 +297,6 @@ class Scheduler:
         self._send(wire.Failed(rid, error.code, error.message, error.retry_after_ms, error.max_tokens_fit))
 
     # ---- reading requests, counting
-
-    def _read(self, start: wire.Start) -> Waiting:
-        body = start.body
-        dropped = None
-        if start.op == "chat":
-            turns = plain_turns(body["messages"])
-            if body["overflow"] == "truncate_oldest":
-                room = body["max_tokens"] or min(self._policy.default_max_tokens, self.books().most_tokens // 4)
-                prompt, dropped = fit(turns, self._backend.encode_chat, self.books().most_tokens - room)
-            else:
-                prompt = self._backend.encode_chat(turns)
-        else:
-            prompt = self._backend.encode_text(body["prompt"])
-        priority = body["priority"] if start.uid in self._admins else min(body["priority"], self._policy.max_priority)
-        return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped)
 
     def _close_session(self, start: wire.Start) -> None:
         name = start.body["session"]
@@ -343,18 +307,14 @@ class Scheduler:
     def _tell_place(self, waiting: Waiting, place: int) -> None:
         if place != waiting.told_position:
             waiting.told_position = place
-            self._send(wire.Queued(waiting.start.rid, place, self._wait_ms(place)))
+            self._send(wire.Queued(waiting.start.rid, place, self._pace.wait_ms(place, self._left_tokens())))
 
-    def _wait_ms(self, place: int) -> int:
-        """When the `place`-th of the running requests ends, at today's pace; they share the machine."""
-        left = sorted(job.left_tokens + (len(job.prompt) - job.read) // 4 for job in self._jobs.values())
-        if not left or not self._pace.step_s:
-            return 0
-        rounds, nth = divmod(place - 1, len(left))
-        return int((rounds * left[-1] + left[nth]) * self._pace.step_s * len(left) * 1000)
+    def _left_tokens(self) -> list[int]:
+        """What each running request still has to do; reading a token costs about a quarter of writing one."""
+        return [job.left_tokens + (len(job.prompt) - job.read) // 4 for job in self.jobs.values()]
 
     def _retry_ms(self) -> int:
-        return max(100, self._wait_ms(len(self._queue) + 1))
+        return max(100, self._pace.wait_ms(len(self.queue) + 1, self._left_tokens()))
 
     def books(self) -> Books:
         """Ledger and limits now."""
@@ -363,7 +323,7 @@ class Scheduler:
             budget_bytes=self._budget_bytes(),
             running_bytes=ledger.running_bytes,
             idle_bytes=ledger.idle_bytes,
-            running=len(self._jobs),
+            running=len(self.jobs),
             max_running=self.max_running,
             bytes_per_token=self._backend.info.kv_bytes_per_token,
             context_tokens=self._backend.info.context_tokens,
@@ -375,41 +335,3 @@ class Scheduler:
         if wrong:
             self.counts["book_errors"] += 1
             log.error("memory books do not balance: %s", wrong)
-
-    def stats(self) -> dict[str, Any]:
-        """What `status` shows of this engine."""
-        books = self.books()
-        return {
-            "running": len(self._jobs),
-            "waiting": len(self._queue),
-            "idle_slots": len(self.slots.idle),
-            "kv": {
-                "budget_bytes": books.budget_bytes,
-                "running_bytes": books.running_bytes,
-                "idle_bytes": books.idle_bytes,
-                "bytes_per_token": books.bytes_per_token,
-                "context_tokens": books.context_tokens,
-                "most_tokens": books.most_tokens,
-            },
-            "prefill_tps": round(self._pace.prefill_tps, 1),
-            "decode_tps": round(1 / self._pace.step_s, 1) if self._pace.step_s else 0.0,
-            "slice_tokens": self._pace.slice_tokens(),
-            "admitting": self.admitting,
-            "slots": [asdict(entry) for entry in self.slots.ledger.entries()[:MAX_SHOWN_SLOTS]],
-            **self.counts,
-        }
-
-
-def _too_large(waiting: Waiting, outcome: Reject) -> TooLarge:
-    prompt = len(waiting.prompt)
-    limit = "the model's context" if outcome.because == "context" else "the KV memory of this device"
-    wanted = f" and max_tokens {waiting.max_tokens}" if waiting.max_tokens else ""
-    advice = (
-        f"ask for at most max_tokens {outcome.max_tokens_fit - prompt}"
-        if outcome.max_tokens_fit > prompt
-        else "shorten the prompt"
-    )
-    return TooLarge(
-        f"a prompt of {prompt} tokens{wanted} passes {limit} ({outcome.max_tokens_fit} tokens); {advice}",
-        max_tokens_fit=outcome.max_tokens_fit,
-    )

@@ -12,10 +12,12 @@ from pathlib import Path
 
 from edged.engine.choose import selection_map
 from edged.engine.heat import Heat
+from edged.engine.intake import Policy
 from edged.engine.link import FrontLink
 from edged.engine.load import Loaded, load
 from edged.engine.options import EngineOptions, read_options
-from edged.engine.scheduler import Policy, Scheduler
+from edged.engine.report import stats
+from edged.engine.scheduler import Scheduler
 from edged.errors import ModelError
 from edged.hardware.pressure import PressureLevel
 from edged.logs import set_up
@@ -126,7 +128,9 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             scheduler.tick()
             _mind_memory(scheduler, loaded)
             _mind_heat(scheduler, heat, options.max_running)
-            front.send(wire.Stats({**scheduler.stats(), "memory": loaded.memory.to_map(), "heat": heat.to_map()}))
+            front.send(
+                wire.Stats({**stats(scheduler, loaded.pace), "memory": loaded.memory.to_map(), "heat": heat.to_map()})
+            )
 
 
 def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:

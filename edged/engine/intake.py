@@ -1,0 +1,65 @@
+"""From a start message to a request that can be queued: prompt tokens, limits, priority; and the refusal in numbers."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+
+from edged.engine.admission import Reject
+from edged.engine.backends.base import Backend
+from edged.engine.conversation import fit, plain_turns
+from edged.engine.job import Waiting
+from edged.errors import TooLarge
+from edged.protocol import engine as wire
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """The owner's settings that matter here; names as in config."""
+
+    default_max_tokens: int
+    max_queue: int
+    max_queue_per_client: int
+    max_running: int
+    max_sessions: int
+    session_idle_s: float
+    prefix_idle_s: float
+    stream_interval_s: float
+    tokens_per_minute_per_uid: int = 0
+    kv_share_per_uid: float = 1.0
+    max_priority: int = 9
+
+
+def read_request(start: wire.Start, backend: Backend, policy: Policy, most_tokens: int) -> Waiting:
+    """Tokenize a request; `most_tokens` is the most that prompt and answer may have together.
+
+    Raises InvalidRequest or Unsupported for what this model cannot take.
+    """
+    body = start.body
+    dropped = None
+    if start.op == "chat":
+        turns = plain_turns(body["messages"])
+        if body["overflow"] == "truncate_oldest":
+            room = body["max_tokens"] or min(policy.default_max_tokens, most_tokens // 4)
+            prompt, dropped = fit(turns, backend.encode_chat, most_tokens - room)
+        else:
+            prompt = backend.encode_chat(turns)
+    else:
+        prompt = backend.encode_text(body["prompt"])
+    priority = body["priority"] if start.uid in (0, os.getuid()) else min(body["priority"], policy.max_priority)
+    return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped)
+
+
+def too_large(prompt: int, max_tokens: int | None, outcome: Reject) -> TooLarge:
+    """The refusal of a request whose prompt has `prompt` tokens: what it passes, and what would fit."""
+    limit = "the model's context" if outcome.because == "context" else "the KV memory of this device"
+    wanted = f" and max_tokens {max_tokens}" if max_tokens else ""
+    advice = (
+        f"ask for at most max_tokens {outcome.max_tokens_fit - prompt}"
+        if outcome.max_tokens_fit > prompt
+        else "shorten the prompt"
+    )
+    return TooLarge(
+        f"a prompt of {prompt} tokens{wanted} passes {limit} ({outcome.max_tokens_fit} tokens); {advice}",
+        max_tokens_fit=outcome.max_tokens_fit,
+    )

@@ -68,13 +68,12 @@ class BareLoop:
 
 
 class PrivateDaemon:
-    """A daemon on a socket and state of its own; gone at the end."""
+    """A daemon on a socket of its own, with its state in `state` (kept: what it remembers of the box is used again)."""
 
-    def __init__(self, model: str, **settings: Any) -> None:
+    def __init__(self, model: str, state: Path, **settings: Any) -> None:
         self._directory = tempfile.TemporaryDirectory(prefix="edged-bench-")
-        base = Path(self._directory.name)
-        self.endpoint = f"ipc://{base}/edged.sock"
-        values = {"endpoint": self.endpoint, "state_dir": str(base / "state"), "model": model, "log_level": "warning"}
+        self.endpoint = f"ipc://{self._directory.name}/edged.sock"
+        values = {"endpoint": self.endpoint, "state_dir": str(state), "model": model, "log_level": "warning"}
         environment = {f"EDGED_{name.upper()}": str(value) for name, value in {**values, **settings}.items()}
         self.started_s = time.perf_counter()
         self._process = subprocess.Popen(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -38,15 +39,28 @@ def run(
     """Measure. Raises BenchError when a side fails, ConfigError for a figure that does not exist."""
     if only - FIGURES:
         raise ConfigError(f"--only {', '.join(sorted(only - FIGURES))}: choose from {', '.join(sorted(FIGURES))}")
-    wanted = only or FIGURES
+    with tempfile.TemporaryDirectory(prefix="edged-bench-state-") as own:
+        return _run(model, state, Path(own), repeats, max_tokens, threads, only or FIGURES, tell)
+
+
+def _run(
+    model: str,
+    state: Path,
+    own: Path,
+    repeats: int,
+    max_tokens: int,
+    threads: int,
+    wanted: frozenset[str],
+    tell: Callable[[str], None],
+) -> Report:
     folder = find_model(model, state).folder
     report = Report(str(folder))
     if "start" in wanted:
         tell("start to ready")
-        report.figures += _start(str(folder))
+        report.figures += _start(str(folder), own)
     tell("loading both sides")
     settings = {"threads": threads, "ignore_eos": True}
-    with PrivateDaemon(str(folder), **settings) as daemon, BareLoop(folder, threads) as bare:
+    with PrivateDaemon(str(folder), own, **settings) as daemon, BareLoop(folder, threads) as bare:
         daemon.wait_ready()
         with Peer(daemon.endpoint) as peer, Peer(daemon.endpoint) as other:
             info = peer.status()["models"][0]
@@ -73,11 +87,11 @@ def run(
     return report
 
 
-def _start(folder: str) -> list[Figure]:
-    """From process start to a model that has answered: the first time, and again."""
+def _start(folder: str, state: Path) -> list[Figure]:
+    """From process start to a model that has answered: on a box never seen, and again with the probe remembered."""
     times = []
     for _ in range(2):
-        with PrivateDaemon(folder) as daemon:
+        with PrivateDaemon(folder, state) as daemon:
             times.append(daemon.wait_ready())
     return [
         Figure("start to ready, first", times[0], "s", "≤ 10", times[0] <= 10),

@@ -17,7 +17,7 @@ def bench(
         str, typer.Option("--model", "-m", help="Installed model name or path of a model folder.")
     ] = "nano",
     repeats: Annotated[int, typer.Option(min=1, max=1000, help="Runs of each side per figure; medians are shown.")] = 5,
-    max_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens per answer; 0 picks by size.")] = 128,
+    max_tokens: Annotated[int, typer.Option(min=2, max=4096, help="Tokens per answer.")] = 128,
     threads: Annotated[
         int, typer.Option(min=0, max=1024, help="Intra-op threads of both sides; 0: the runtime's.")
     ] = 0,

@@ -41,8 +41,7 @@ make_venv() {
     want=$(cksum "$ROOT/pyproject.toml")
     if [ "$(cat "$stamp" 2>/dev/null)" != "$want" ]; then
         echo "installing edged[$1] and what it needs (once; a minute or two)" >&2
-        if ! "$VENV/bin/python" -m pip install --quiet --disable-pip-version-check --no-cache-dir \
-            --editable "$ROOT[$1]"; then
+        if ! "$VENV/bin/python" -m pip install --quiet --editable "$ROOT[$1]"; then
             echo "pip could not install them: see above; without a network, set PIP_FIND_LINKS to a folder of wheels" >&2
             exit 1
         fi
@@ -50,6 +49,7 @@ make_venv() {
     fi
 }
 
+export PIP_NO_CACHE_DIR=1 PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_NO_INPUT=1
 make_venv "${EXTRA:-demo}"
 PYTHON="$VENV/bin/python"
 export PYTHONPYCACHEPREFIX="$VENV/pycache"

@@ -12,7 +12,7 @@ import zmq
 import zmq.asyncio
 
 from edged.client import requests
-from edged.client.connection import LINGER_MS, connect, set_options
+from edged.client.connection import DOUBT_S, LINGER_MS, connect, set_options
 from edged.client.errors import BadReply, DaemonNotFound, NoReply, UsageError
 from edged.client.exchange import Exchange, Pending
 from edged.client.locate import find_daemon, trouble_at
@@ -42,7 +42,6 @@ class AsyncConnection:
         socket = self._open()
         if self._was_lost and (why := trouble_at(self.endpoint)):
             raise DaemonNotFound(((self.endpoint, why),))
-        self._was_lost = False
         woken = asyncio.Event()
         pending, frames = self.exchange.open(request, attachments, time.monotonic(), patient=patient, wake=woken.set)
         self._events[pending.id] = woken
@@ -72,7 +71,10 @@ class AsyncConnection:
                 self._send_and_forget("ping", {})
             wait_s = self.exchange.wait_s(pending, now_s)
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(woken.wait(), wait_s + 0.001)
+                await asyncio.wait_for(woken.wait(), min(wait_s, DOUBT_S if self._was_lost else wait_s) + 0.001)
+            if self._was_lost and not (pending.replies or pending.lost) and (why := trouble_at(self.endpoint)):
+                pending.lost = True
+                raise DaemonNotFound(((self.endpoint, why),))
 
     async def call(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One request with one reply."""
@@ -129,6 +131,7 @@ class AsyncConnection:
             frames = await socket.recv_multipart()
             try:
                 self.exchange.deliver(frames, time.monotonic())
+                self._was_lost = False
             except BadReply as error:
                 self._broken = error
                 self.exchange.lose_all()

@@ -16,6 +16,7 @@ from edged.client.locate import find_daemon, trouble_at
 
 LINGER_MS = 300  # a last `cancel` may still leave
 RECONNECT_MS = 50
+DOUBT_S = 0.25  # after a loss, until something is heard: look again so often whether there is a daemon at all
 
 
 class Connection:
@@ -46,7 +47,6 @@ class Connection:
         self._note_end()
         if self._was_lost and (why := trouble_at(self.endpoint)):
             raise DaemonNotFound(((self.endpoint, why),))
-        self._was_lost = False
         pending, frames = self.exchange.open(request, attachments, time.monotonic(), patient=patient)
         try:
             self._send(frames)
@@ -61,10 +61,13 @@ class Connection:
             now_s = time.monotonic()
             if self.exchange.wants_ping(pending, now_s):
                 self._send(self.exchange.frames(requests.request("ping", {})))
-            ready = dict(self._poller.poll(int(self.exchange.wait_s(pending, now_s) * 1000) + 1))
+            wait_s = self.exchange.wait_s(pending, now_s)
+            ready = dict(self._poller.poll(int(min(wait_s, DOUBT_S if self._was_lost else wait_s) * 1000) + 1))
             self._read()
             if self._monitor in ready:
                 self._note_end()
+            elif self._was_lost and not pending.replies and (why := trouble_at(self.endpoint)):
+                raise DaemonNotFound(((self.endpoint, why),))
         return reply
 
     def call(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
@@ -104,6 +107,7 @@ class Connection:
             except zmq.Again:
                 return
             self.exchange.deliver(frames, time.monotonic())
+            self._was_lost = False
 
     def _note_end(self) -> None:
         """If the daemon has gone, what was in flight is lost."""

@@ -45,7 +45,7 @@ class UnknownError(RequestError):
     def __init__(self, wire_code: str, message: str, *, retryable: bool, retry_after_ms: int | None = None) -> None:
         super().__init__(f"{wire_code}: {message}", retry_after_ms=retry_after_ms)
         self.wire_code = wire_code
-        self.wire_retryable = retryable
+        self.retryable = retryable  # type: ignore[misc]  # of the class elsewhere; here only the daemon knows it
 
 
 def error_of(reply: Mapping[str, Any]) -> RequestError:

@@ -7,7 +7,7 @@ trailing bytes. Errors name the field.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import msgpack  # type: ignore[import-untyped]  # ships no types
@@ -72,28 +72,37 @@ def _refuse_ext(code: int, data: bytes) -> Any:
 
 
 def _check(message: dict[str, Any], max_depth: int) -> None:
-    """Walk without recursion: nesting, UTF-8, no timestamps or other objects that msgpack may make."""
-    todo: list[tuple[str, Any, int]] = [("", message, 1)]
+    """Walk without recursion: nesting, UTF-8, no timestamps or other objects that msgpack may make.
+
+    Paths are made only for what holds more, so that a long list of numbers costs next to nothing.
+    """
+    todo: list[tuple[str, dict[str, Any] | list[Any], int]] = [("", message, 1)]
     while todo:
-        path, value, depth = todo.pop()
-        if isinstance(value, str):
-            if not value.isascii() and not _is_unicode(value):
-                raise InvalidRequest(f"{path}: text must be UTF-8")
-        elif isinstance(value, (dict, list)):
-            if depth > max_depth:
-                raise InvalidRequest(f"{_shown(path)}: nested deeper than {max_depth}")
-            if isinstance(value, dict):
-                for key, inner in value.items():
-                    if not key.isascii() and not _is_unicode(key):
-                        raise InvalidRequest(f"{path or 'request'}: a key is not UTF-8")
-                    todo.append((f"{path}.{key}" if path else key, inner, depth + 1))
-            else:
-                todo.extend((f"{path}[{index}]", inner, depth + 1) for index, inner in enumerate(value))
-        elif value is not None and not isinstance(value, (bool, int, float, bytes)):
-            raise InvalidRequest(f"{_shown(path)}: this msgpack type is not used here")
+        path, holder, depth = todo.pop()
+        if depth > max_depth:
+            raise InvalidRequest(f"{_shown(path)}: nested deeper than {max_depth}")
+        items: Iterable[tuple[str | int, Any]] = holder.items() if isinstance(holder, dict) else enumerate(holder)
+        for key, value in items:
+            if isinstance(key, str) and not _is_unicode(key):
+                raise InvalidRequest(f"{_shown(path) or 'request'}: a key is not UTF-8")
+            if isinstance(value, str):
+                if not _is_unicode(value):
+                    raise InvalidRequest(f"{_shown(_inside(path, key))}: text must be UTF-8")
+            elif isinstance(value, (dict, list)):
+                todo.append((_inside(path, key), value, depth + 1))
+            elif value is not None and not isinstance(value, (bool, int, float, bytes)):
+                raise InvalidRequest(f"{_shown(_inside(path, key))}: this msgpack type is not used here")
+
+
+def _inside(path: str, key: str | int) -> str:
+    if isinstance(key, int):
+        return f"{path}[{key}]"
+    return f"{path}.{key[:120]}" if path else key[:120]
 
 
 def _is_unicode(text: str) -> bool:
+    if text.isascii():
+        return True
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:

@@ -84,7 +84,7 @@ class Message(Strict):
 class Request(Strict):
     """What every request carries."""
 
-    v: Literal[1]
+    v: Annotated[int, Field(ge=VERSION, le=VERSION)]
     id: Id
     op: str
 
@@ -197,15 +197,31 @@ def parse_request(message: dict[str, Any]) -> AnyRequest:
     try:
         request: AnyRequest = adapter.validate_python(message)
     except ValidationError as error:
-        raise InvalidRequest(_explain(error)) from None
+        raise InvalidRequest(_explain(error, message)) from None
     return request
 
 
-def _explain(error: ValidationError) -> str:
-    first = error.errors(include_url=False, include_context=False, include_input=False)[0]
-    where = ".".join(str(step)[:40] for step in first["loc"])
-    message = first["msg"].removeprefix("Value error, ")
-    return f"{where}: {message}" if where else message
+def _explain(error: ValidationError, message: dict[str, Any]) -> str:
+    """The error that got furthest into the message (of the types a field may have, the one that was meant)."""
+    found = error.errors(include_url=False, include_context=False, include_input=False)
+    placed = [(_where(each["loc"], message, missing=each["type"] == "missing"), each["msg"]) for each in found]
+    where, what = max(placed, key=lambda pair: len(pair[0]))
+    what = what.removeprefix("Value error, ")
+    return f"{'.'.join(where)}: {what}" if where else what
+
+
+def _where(loc: tuple[int | str, ...], message: dict[str, Any], *, missing: bool) -> list[str]:
+    """The steps of `loc` that the message itself has; pydantic mixes in the names of the types that it tried."""
+    steps: list[str] = []
+    value: Any = message
+    for step in loc:
+        is_there = step in value if isinstance(value, dict) else isinstance(value, list) and isinstance(step, int)
+        if is_there:
+            value = value[step]
+            steps.append(str(step)[:40])
+    if missing:
+        steps.append(str(loc[-1]))
+    return steps
 
 
 def request_id(message: dict[str, Any]) -> int | str | None:

@@ -31,15 +31,12 @@ from edged.hardware.trial_messages import (
     SliceRate,
 )
 from edged.hardware.trial_process import Voice, first_lines, leave, options_of, peak_bytes, settle
-from edged.hardware.trial_timing import time_decode, time_prefill
+from edged.hardware.trial_timing import bearable, time_decode, time_prefill
 
 DATA = Path(__file__).resolve().parent / "data"
 NO_CPU = ("session.disable_cpu_ep_fallback", "1")
 FALLBACK_REFUSED = "fallback to CPU EP has been explicitly disabled"
 """What onnxruntime says when NO_CPU is set and an operator had to go to the CPU (1.24 and 1.31)."""
-
-DECODE_AFTER = 64
-"""Tokens of prompt before the timed decode."""
 
 WARM_TOKENS = 16
 KEPT_TOKENS = 4
@@ -191,7 +188,6 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
         os.sched_setaffinity(0, request.cores)  # before any thread pool exists: they inherit it
     import onnxruntime_genai as og
 
-    ends_at = time.monotonic() + request.budget_s
     spec = request.provider
     voice.phase("load")
     if spec.library:
@@ -199,18 +195,20 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
     started = time.monotonic()
     model, whole = _load(og, request)
     load_s = time.monotonic() - started
+    ends_at = time.monotonic() + request.budget_s
     vocabulary = int(json.loads((Path(request.model_dir) / "genai_config.json").read_text())["model"]["vocab_size"])
-    longest = max(request.prompt_tokens, DECODE_AFTER, *request.slices)
+    longest = max(request.prompt_tokens, *request.slices)
     prompt = np.random.default_rng(1).integers(3, max(4, min(vocabulary, 30_000)), longest).astype(np.int32)
 
     def generator() -> Any:
         params = og.GeneratorParams(model)
-        length = max(longest, DECODE_AFTER + request.decode_tokens) + 1
+        length = max(longest, WARM_TOKENS + max(KEPT_TOKENS, request.decode_tokens)) + 2
         params.set_search_options(max_length=length, min_length=length, do_sample=False)
         return og.Generator(model, params)
 
-    warm = generator()
+    warm, started = generator(), time.monotonic()
     warm.append_tokens(prompt[:WARM_TOKENS])
+    slow_tps = WARM_TOKENS / (time.monotonic() - started)
     logits = np.asarray(warm.get_logits(), np.float64).reshape(-1)[-vocabulary:]
     if lie:
         logits = -logits
@@ -220,11 +218,13 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
     del warm
     voice.phase("prefill")
     rates: list[SliceRate] = []
-    for slice_tokens in request.slices:
+    for slice_tokens in bearable(request.slices, slow_tps, request.budget_s, WARM_TOKENS):
         if not rates or time.monotonic() < ends_at:
             rates.append(time_prefill(generator, prompt, slice_tokens, ends_at))
     voice.phase("decode")
-    tps, count, cpu_s = time_decode(generator, prompt[:DECODE_AFTER], request.decode_tokens, ends_at)
+    started = time.monotonic()
+    tps, count, cpu_s = time_decode(generator, prompt[:WARM_TOKENS], request.decode_tokens, ends_at)
+    phase_s = time.monotonic() - started
     voice.phase("compare")
     return MeasureAnswer(
         load_s=load_s,
@@ -232,6 +232,7 @@ def measure(request: MeasureRequest, voice: Voice, *, lie: bool) -> MeasureAnswe
         decode_tps=tps,
         decode_tokens=count,
         cpu_s_per_token=cpu_s / max(1, count),
+        decode_share=count / tps / phase_s,
         peak_bytes=peak_bytes(),
         whole=whole,
         finite=bool(np.isfinite(logits).all()),

@@ -119,7 +119,8 @@ class SliceRate:
 class MeasureAnswer:
     """What the model did on a provider.
 
-    `cpu_s_per_token` is processor time of all threads per decoded token; `tokens` are the first greedy tokens and
+    `cpu_s_per_token` is processor time of all threads per decoded token; `decode_share` is the part of the announced
+    decode phase that was timed (the rest read prompts), to share out the energy by; `tokens` are the first greedy tokens and
     `top` the five likeliest after the prompt: they say whether two providers mean the same. `finite` is false when a
     logit was NaN or infinite. `whole` is false when some operators fell to the CPU.
     """
@@ -129,6 +130,7 @@ class MeasureAnswer:
     decode_tps: float
     decode_tokens: int
     cpu_s_per_token: float
+    decode_share: float
     peak_bytes: int
     whole: bool
     finite: bool

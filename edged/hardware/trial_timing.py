@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from edged.hardware.trial_messages import SliceRate
@@ -16,6 +16,14 @@ ROUNDS_S = 2.0
 
 PREFILL_S = 3.0
 """Reading the prompt at one slice size stops after this time; the rate is over what was read."""
+
+
+def bearable(slices: Sequence[int], tps: float, budget_s: float, least: int) -> list[int]:
+    """The slice sizes (tokens) of which one would take at most a third of the budget at `tps`; `least` if none does.
+
+    A native call cannot be cut short: a slow box must not be asked for a long one.
+    """
+    return [tokens for tokens in slices if tokens / tps <= budget_s / 3] or [least]
 
 
 def time_prefill(generator: Callable[[], Any], prompt: Any, slice_tokens: int, ends_at: float) -> SliceRate:
@@ -35,12 +43,16 @@ def time_prefill(generator: Callable[[], Any], prompt: Any, slice_tokens: int, e
 
 
 def time_decode(generator: Callable[[], Any], prompt: Any, tokens: int, ends_at: float) -> tuple[float, int, float]:
-    """(tokens per second, tokens, processor seconds of all threads) after `prompt`; at least one token."""
+    """(tokens per second, tokens, processor seconds of all threads) after `prompt`; at least one token.
+
+    The first token after a prompt is not timed: reading the prompt has already computed it, taking it costs nothing.
+    """
     count, spent_s, cpu_s = 0, 0.0, 0.0
     no_round_after = min(ends_at, time.monotonic() + ROUNDS_S)
     while spent_s < ENOUGH_S and (not count or time.monotonic() < no_round_after):
         current = generator()
         current.append_tokens(prompt)
+        current.generate_next_token()
         started, cpu = time.monotonic(), time.process_time()
         for _ in range(tokens):
             if current.is_done() or (count and time.monotonic() > ends_at):

@@ -189,10 +189,15 @@ def _row(step: Step, trial: Trial[MeasureAnswer], cpu: MeasureAnswer | None) -> 
         slices=answer.slices,
         decode_tps=answer.decode_tps,
         cpu_s_per_token=answer.cpu_s_per_token,
-        joules_per_token=trial.energy_j / answer.decode_tokens if trial.energy_j is not None else None,
+        joules_per_token=_joules_per_token(trial.energy_j, answer),
         peak_bytes=trial.peak_bytes,
         whole=answer.whole,
         agrees=sum(a == b for a, b in zip(answer.tokens, cpu.tokens, strict=False)) if cpu else 0,
         compared=compared,
         wall_s=trial.wall_s,
     )
+
+
+def _joules_per_token(energy_j: float | None, answer: MeasureAnswer) -> float | None:
+    """The decode phase's energy, less the share of it that went into reading prompts again."""
+    return None if energy_j is None else energy_j * answer.decode_share / answer.decode_tokens

@@ -23,6 +23,7 @@ from edged.hardware.trial_messages import (
     to_json,
 )
 from edged.hardware.trial_runner import TAIL_BYTES, Limits, Trial, run_measure, run_proof
+from edged.hardware.trial_timing import bearable, time_decode
 from edged.hardware.trial_verdict import Ended, LastWords, Verdict, classify
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -194,9 +195,48 @@ def test_a_model_is_measured(tiny: Path) -> None:
     assert all(rate.prefill_tps > 0 and rate.longest_s > 0 for rate in answer.slices)
     assert answer.decode_tokens >= 8
     assert answer.decode_tps > 0 < answer.cpu_s_per_token
+    assert 0 < answer.decode_share <= 1
     assert answer.whole
     assert len(answer.top) == 5
     assert 10 * MIB < answer.peak_bytes <= trial.peak_bytes
+
+
+class CountedGenerator:
+    """Stands where a generator stands; counts what is asked of it."""
+
+    def __init__(self) -> None:
+        self.read, self.made = 0, 0
+
+    def append_tokens(self, tokens: list[int]) -> None:
+        self.read += len(tokens)
+
+    def generate_next_token(self) -> None:
+        self.made += 1
+        time.sleep(0.02)
+
+    def is_done(self) -> bool:
+        return False
+
+
+def test_the_token_that_the_prompt_has_already_paid_for_is_not_counted_as_decoded() -> None:
+    made: list[CountedGenerator] = []
+
+    def generator() -> CountedGenerator:
+        made.append(CountedGenerator())
+        return made[-1]
+
+    tps, tokens, _ = time_decode(generator, [1, 2, 3], tokens=4, ends_at=time.monotonic() + 60)
+    assert tokens == sum(one.made - 1 for one in made) == 4 * len(made)
+    assert 0 < tps < 50
+
+
+def test_a_box_out_of_time_still_decodes_one_token() -> None:
+    assert time_decode(CountedGenerator, [1], tokens=4, ends_at=0.0)[1] == 1
+
+
+def test_a_slow_box_is_not_asked_for_a_slice_it_cannot_bear() -> None:
+    assert bearable((16, 32, 128, 256), tps=10.0, budget_s=12.0, least=16) == [16, 32]
+    assert bearable((64,), tps=1.0, budget_s=12.0, least=16) == [16]
 
 
 def test_energy_is_read_at_both_ends_of_the_timed_decode(tiny: Path) -> None:
@@ -228,7 +268,7 @@ def test_a_model_that_is_not_there_is_refused(tmp_path: Path) -> None:
 def test_messages_survive_the_wire(tiny: Path) -> None:
     request = MeasureRequest(str(tiny), ProviderSpec("a", "B", "C", (("device_type", "CPU"),)), cores=(0, 1))
     assert MeasureRequest.from_json(to_json(request)) == request
-    answer = MeasureAnswer(1.0, (), 2.0, 3, 0.1, 5, True, True, (1,), (2,), "r")
+    answer = MeasureAnswer(1.0, (), 2.0, 3, 0.1, 0.9, 5, True, True, (1,), (2,), "r")
     assert MeasureAnswer.from_dict(json.loads(to_json(answer))) == answer
 
 

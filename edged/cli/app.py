@@ -29,6 +29,7 @@ class Commands(LazyGroup):
         "tune": "edged.cli.tune_cmd:tune",
         "estimate": "edged.cli.estimate_cmd:estimate",
         "bench": "edged.cli.bench_cmd:bench",
+        "doctor": "edged.cli.doctor_cmd:doctor",
         "install": "edged.cli.install_cmd:install",
         "uninstall": "edged.cli.install_cmd:uninstall",
     }

@@ -144,8 +144,9 @@ class _Daemon:
                 systemd.notify("READY=1")
             elif not ready:
                 systemd.notify(f"EXTEND_TIMEOUT_USEC={int(LONGEST_LOAD_NOTICE_S * 2e6)}")
-            degraded = "degraded: " if link.state is State.FAILED else ""
-            systemd.notify(f"STATUS={degraded}model {link.name} {link.state.value} {link.reason}".rstrip())
+            systemd.notify(
+                f"STATUS={systemd.status_text(link.name, link.state.value, link.reason, link.info | link.stats)}"
+            )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(link.changed.wait(), LONGEST_LOAD_NOTICE_S)
 

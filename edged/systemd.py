@@ -5,6 +5,8 @@ from __future__ import annotations
 import contextlib
 import os
 import socket
+from collections.abc import Mapping
+from typing import Any
 
 
 def notify(*states: str) -> bool:
@@ -27,3 +29,27 @@ def watchdog_interval_s() -> float | None:
     except ValueError:
         return None
     return usec / 2e6 if usec > 0 and pid == os.getpid() else None
+
+
+def status_text(model: str, state: str, reason: str, facts: Mapping[str, Any]) -> str:
+    """The one line that `systemctl status` shows: the model, its provider, memory and queue, or what is wrong.
+
+    `facts`: what the engine said of itself, in the names of `status`; what it did not say is left out.
+    """
+    if state == "failed":
+        return _one_line(f"degraded: model {model} failed {reason}")
+    parts = [f"model {model} {state} {reason}".rstrip()]
+    if state == "ready":
+        provider, memory = facts.get("provider"), facts.get("memory")
+        if provider:
+            parts[0] += f" on {provider}"
+        if isinstance(memory, Mapping) and memory.get("rss_bytes"):
+            parts.append(f"memory {memory['rss_bytes'] / 1e6:.0f} MB")
+        if "running" in facts:
+            parts.append(f"{facts['running']} running, {facts.get('waiting', 0)} waiting")
+    return _one_line(", ".join(parts))
+
+
+def _one_line(text: str) -> str:
+    """A second line would be another assignment to the service manager."""
+    return " ".join(text.split())

@@ -1,6 +1,6 @@
 """Ten thousand random days of an engine: the scheduler, its books and its queue over a backend of numbers only.
 
-Nothing is allocated and nothing computed, so a day takes a millisecond; what is checked is the arithmetic and the order.
+Nothing is allocated and nothing computed, so a day takes a millisecond; checked are the arithmetic and the order.
 """
 
 from __future__ import annotations

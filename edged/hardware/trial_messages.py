@@ -120,8 +120,8 @@ class MeasureAnswer:
     """What the model did on a provider.
 
     `cpu_s_per_token` is processor time of all threads per decoded token; `decode_share` is the part of the announced
-    decode phase that was timed (the rest read prompts), to share out the energy by; `tokens` are the first greedy tokens and
-    `top` the five likeliest after the prompt: they say whether two providers mean the same. `finite` is false when a
+    decode phase that was timed (the rest read prompts), to share out the energy by; `tokens` are the first greedy tokens
+    and `top` the five likeliest after the prompt: they say whether two providers mean the same. `finite` is false when a
     logit was NaN or infinite. `whole` is false when some operators fell to the CPU.
     """
 

@@ -119,10 +119,10 @@ class SliceRate:
 class MeasureAnswer:
     """What the model did on a provider.
 
-    `cpu_s_per_token` is processor time of all threads per decoded token; `decode_share` is the part of the announced
-    decode phase that was timed (the rest read prompts), to share out the energy by; `tokens` are the first greedy tokens
-    and `top` the five likeliest after the prompt: they say whether two providers mean the same. `finite` is false when a
-    logit was NaN or infinite. `whole` is false when some operators fell to the CPU.
+    `cpu_s_per_token` is processor time of all threads per decoded token. `decode_share` is the part of the announced
+    decode phase that was timed, to share out the energy by: the rest read prompts. `tokens` are the first greedy
+    tokens and `top` the five likeliest after the prompt: they say whether two providers mean the same. `finite` is
+    false when a logit was NaN or infinite, `whole` when some operators fell to the CPU.
     """
 
     load_s: float

@@ -84,8 +84,10 @@ class Journal:
         entries = self.read()
         if len(entries) > MAX_LINES:
             kept = entries[-KEPT_LINES:]
-            refusals = list(refused(entries).values())
-            write_file(self._path, b"\n".join(_line(entry) for entry in _without_doubles([*refusals, *kept])) + b"\n")
+            staged = {entry.version: entry for entry in entries if entry.event == "staged"}
+            lasting = [*list(staged.values())[-KEPT_LINES:], *list(refused(entries).values())[-KEPT_LINES:]]
+            lines = dict.fromkeys(_line(entry) for entry in [*lasting, *kept])
+            write_file(self._path, b"\n".join(lines) + b"\n")
 
 
 def refused(entries: Iterable[Entry]) -> dict[str, Entry]:
@@ -127,7 +129,3 @@ def _parse(line: bytes) -> Entry | None:
     texts = (entry.event, entry.version, entry.replaced, entry.reason, entry.digest)
     is_sound = all(isinstance(text, str) for text in texts) and isinstance(entry.release, int)
     return entry if is_sound and entry.event in EVENTS else None
-
-
-def _without_doubles(entries: list[Entry]) -> list[Entry]:
-    return list(dict.fromkeys(entries))

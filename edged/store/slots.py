@@ -66,6 +66,11 @@ class Slots:
             raise StoreError(f"{version[:80]!r} is no version: letters, digits, '.', '_', '-', at most 64")
         return self.folder / version
 
+    def staged_digest(self, version: str) -> str:
+        """The digest that was given when the version was last staged; empty when it was not. Raises OSError."""
+        noted = [entry for entry in self.journal.read() if entry.event == "staged" and entry.version == version]
+        return noted[-1].digest if noted else ""
+
     # ---- changing it
 
     def staging(self, version: str) -> Path:
@@ -85,6 +90,8 @@ class Slots:
         if final.is_dir() and self._is_whole(final, wanted):
             with self._locked():
                 self._throw_away(aside)
+                if digest and self.staged_digest(version) != digest:
+                    self.journal.note("staged", version, release=release, digest=digest)
             return final
         digests.check_files(aside, wanted)
         _seal(aside)
@@ -97,10 +104,10 @@ class Slots:
                 self._throw_away(final)
             if len(self.versions()) >= MAX_VERSIONS:
                 raise StoreError(f"{self.model} has {MAX_VERSIONS} versions on disk; remove some")
+            self.journal.note("staged", version, release=release, digest=digest)
             aside.rename(final)
             sync_folder(self.folder)
             sync_folder(aside.parent)
-            self.journal.note("staged", version, release=release, digest=digest)
         return final
 
     def activate(self, version: str, release: int = 0) -> None:

@@ -14,8 +14,8 @@ from edged.update.transport import NotThere, Transport
 class MetadataFetcher(FetcherInterface):
     """python-tuf's interface to the network; paths stand in for URLs. The caller there caps the length."""
 
-    def __init__(self, transport: Transport, rates: Rates | None = None) -> None:
-        self._transport, self._rates = transport, rates or Rates()
+    def __init__(self, transport: Transport, rates: Rates) -> None:
+        self._transport, self._rates = transport, rates
 
     def _fetch(self, url: str) -> Iterator[bytes]:
         """Raises DownloadHTTPError for a file that is not there; python-tuf wraps all else in DownloadError."""

@@ -26,6 +26,7 @@ from edged.store.durable import make_folder, write_file
 from edged.update.errors import DiskFailed, Expired, Unreachable, Untrusted
 from edged.update.floors import Floors, FloorStore, RoleFloor
 from edged.update.metadata_fetcher import MetadataFetcher
+from edged.update.pace import Rates
 from edged.update.transport import Transport
 
 Role = TypeVar("Role", Root, Timestamp, Snapshot, Targets)
@@ -58,8 +59,11 @@ class Vouched:
 class Trust:
     """`anchor` is the root of trust as installed; `now_s` gives wall-clock seconds."""
 
-    def __init__(self, folder: Path, anchor: bytes, floors: FloorStore, now_s: Callable[[], float]) -> None:
+    def __init__(
+        self, folder: Path, anchor: bytes, floors: FloorStore, now_s: Callable[[], float], rates: Rates | None = None
+    ) -> None:
         self._folder, self._floor_store, self._now_s = folder, floors, now_s
+        self._rates = rates or Rates()
         self._anchor = anchor
         self.notes: list[str] = []
 
@@ -85,7 +89,7 @@ class Trust:
         problem: Exception | None = None
         try:
             updater = Updater(
-                str(scratch), METADATA, fetcher=MetadataFetcher(transport), config=LIMITS, bootstrap=start
+                str(scratch), METADATA, fetcher=MetadataFetcher(transport, self._rates), config=LIMITS, bootstrap=start
             )
             updater.refresh()
         except (exceptions.RepositoryError, exceptions.DownloadError) as error:

@@ -16,10 +16,13 @@ sys.path.insert(0, str(Path(__file__).resolve().parents[2]))
 
 import slot_scenarios
 import strace_faults
+import update_scenarios
+
+SCENARIOS = [*slot_scenarios.SCENARIOS, *update_scenarios.SCENARIOS]
 
 
 def main(argv: list[str] | None = None) -> int:
-    scenarios = {scenario.name: scenario for scenario in slot_scenarios.SCENARIOS}
+    scenarios = {scenario.name: scenario for scenario in SCENARIOS}
     parser = argparse.ArgumentParser(description=(__doc__ or "").strip())
     parser.add_argument("--scenario", choices=list(scenarios), action="append", help="one of them (all)")
     parser.add_argument("--kinds", default="KILL,ENOSPC,EIO", help="comma-separated (KILL,ENOSPC,EIO)")

@@ -115,16 +115,17 @@ def remember(state_dir: Path, table: Table) -> None:
     _change(state_dir, change)
 
 
-def record_failure(state_dir: Path, key: str, fingerprint: str, failure: Failure) -> None:
-    """Keep that a chosen provider failed while serving; the table's `choice` passes it over from now on."""
+def record_failure(state_dir: Path, model: str, key: str, fingerprint: str, failure: Failure) -> None:
+    """Keep that a chosen provider failed while serving; choices pass it over until the model is measured again.
+
+    A model that was never measured here gets a table without rows to keep it in.
+    """
 
     def change(tables: Sequence[Table]) -> list[Table]:
-        return [
-            replace(table, failures=(*table.failures, failure)[-MAX_FAILURES:])
-            if table.model_key == key and table.fingerprint == fingerprint
-            else table
-            for table in tables
-        ]
+        mine = [table for table in tables if table.model_key == key and table.fingerprint == fingerprint]
+        table = mine[0] if mine else Table(model, key, fingerprint, Goal.LATENCY, failure.at_s, ())
+        failures = (*table.failures, failure)[-MAX_FAILURES:]
+        return [replace(table, failures=failures), *(other for other in tables if other.model_key != key)]
 
     _change(state_dir, change)
 

@@ -180,7 +180,7 @@ def test_when_the_chosen_one_fails_the_other_really_serves(
     found, key = list(reports.values()), model_key(model)
     first = select("auto", found, recall(state, key, "this box"), strict=False)
     assert not first.fell
-    record_failure(state, key, "this box", Failure(first.got.key, "SIGSEGV while in decode", 1.0))
+    record_failure(state, model.name, key, "this box", Failure(first.got.key, "SIGSEGV while in decode", 1.0))
     second = select("auto", found, recall(state, key, "this box"), strict=False)
     assert {first.got.key, second.got.key} == {"cpu", "openvino-cpu"}
     assert second.fell

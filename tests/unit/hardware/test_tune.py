@@ -223,7 +223,7 @@ def test_a_wanted_provider_comes_with_its_own_best_setting() -> None:
     two = table(row("cpu", threads=2, decode_tps=11.0), row("cpu"), row("openvino-cpu", decode_tps=30.0))
     got = select("cpu", TWO, two, strict=True)
     assert (got.setting, got.fell) == (Setting("cpu", 2), False)
-    assert select("cpu", TWO, None, strict=True).why == "as wanted; not measured yet"
+    assert select("cpu", TWO, None, strict=True).why.startswith("as wanted; not measured yet")
 
 
 def test_a_provider_that_never_worked_on_this_model_is_not_taken_for_it() -> None:
@@ -260,14 +260,33 @@ def test_a_table_is_remembered_per_model_and_fingerprint(tmp_path: Path) -> None
 
 def test_a_failure_is_kept_and_the_next_best_takes_over(tmp_path: Path) -> None:
     remember(tmp_path, MEASURED)
-    record_failure(tmp_path, "k", "f", Failure("openvino-cpu", "SIGSEGV", 2.0))
-    record_failure(tmp_path, "k", "another box", Failure("cpu", "not this one", 3.0))
+    record_failure(tmp_path, "m", "k", "f", Failure("openvino-cpu", "SIGSEGV", 2.0))
     kept = recall(tmp_path, "k", "f")
     assert kept is not None
     assert kept.failures == (Failure("openvino-cpu", "SIGSEGV", 2.0),)
     choice = kept.choice()
     assert choice is not None
     assert choice.row.setting.provider == "cpu"
+    remember(tmp_path, MEASURED)
+    assert read_tables(tmp_path)[0].failures == (), "measuring again is a new start"
+
+
+def test_a_failure_of_a_model_that_was_never_measured_is_kept_too(tmp_path: Path) -> None:
+    record_failure(tmp_path, "m", "k", "f", Failure("openvino-cpu", "SIGSEGV", 2.0))
+    kept = recall(tmp_path, "k", "f")
+    assert kept is not None
+    assert (kept.model, kept.rows, kept.choice()) == ("m", (), None)
+    got = select("openvino-cpu", TWO, kept, strict=False)
+    assert (got.got.key, got.fell) == ("cpu", True)
+    with pytest.raises(HardwareError, match="failed while serving"):
+        select("openvino-cpu", TWO, kept, strict=True)
+
+
+def test_where_the_only_provider_has_failed_it_serves_again_and_says_so() -> None:
+    failed = table(row("cpu"), failures=(Failure("cpu", "SIGKILL", 2.0),))
+    got = select("auto", [report("cpu")], failed, strict=True)
+    assert (got.got.key, got.fell) == ("cpu", True)
+    assert "cpu failed while serving: SIGKILL" in got.why
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 99, "tables": []}', '{"format": 1, "tables": [{}]}'])
@@ -297,7 +316,7 @@ def test_a_disk_that_refuses_leaves_the_old_table_whole(tmp_path: Path) -> None:
         "from edged.hardware.tune_table import *\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
-        "record_failure(Path(sys.argv[1]), 'k', 'f', Failure('cpu', 'x', 1.0))\n"
+        "record_failure(Path(sys.argv[1]), 'm', 'k', 'f', Failure('cpu', 'x', 1.0))\n"
     )
     done = subprocess.run(
         [sys.executable, "-c", code, str(tmp_path)], cwd=ROOT, capture_output=True, text=True, timeout=60

@@ -1,0 +1,1 @@
+"""Parts of measure_memory.py: what to measure, and the child that measures it."""

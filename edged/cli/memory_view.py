@@ -46,6 +46,7 @@ def bar_widths(counts: list[int], width: int) -> list[int]:
     total = sum(counts)
     if total <= 0 or width < len(counts):
         return [0] * len(counts)
-    widths = [max(1, count * width // total) if count > 0 else 0 for count in counts]
+    spare = width - sum(count > 0 for count in counts)
+    widths = [1 + count * spare // total if count > 0 else 0 for count in counts]
     widths[counts.index(max(counts))] += width - sum(widths)
     return widths

@@ -20,6 +20,7 @@ from edged.errors import OwnerError
 START_S = 30.0
 STOP_S = 10.0
 LOOK_AGAIN_S = 0.02
+LONGEST_TMPDIR = 60  # characters; a socket's path may have 107
 
 
 @contextlib.contextmanager
@@ -43,7 +44,8 @@ def daemon_or_private(endpoint: str | None, model: str | None) -> Iterator[tuple
 @contextlib.contextmanager
 def _private(model: str) -> Iterator[str]:
     typer.echo(f"edged: no daemon runs; starting a private one with model {model} for this command", err=True)
-    with tempfile.TemporaryDirectory(prefix="edged-") as folder:
+    short = tempfile.gettempdir() if len(tempfile.gettempdir()) < LONGEST_TMPDIR else "/tmp"
+    with tempfile.TemporaryDirectory(prefix="edged-", dir=short) as folder:
         endpoint = f"ipc://{folder}/edged.sock"
         log = Path(folder) / "log"
         with log.open("wb") as log_file:

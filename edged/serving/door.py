@@ -199,7 +199,7 @@ class Door:
     def _client(self, frames: Sequence[zmq.Frame]) -> Client | None:
         routing_id = bytes(frames[0].buffer)
         last = frames[-1]
-        fd = int(last.get(zmq.SRCFD))
+        fd = _descriptor(last)
         if fd not in self._open:
             return None  # it left before its message was read
         known = self._clients.get(routing_id)
@@ -269,6 +269,14 @@ def _split(frames: Sequence[zmq.Frame], is_req: bool) -> tuple[Envelope, Sequenc
         if len(frame) == 0:
             return tuple(bytes(part.buffer) for part in frames[: index + 1]), frames[index + 1 :]
     return (), frames
+
+
+def _descriptor(frame: zmq.Frame) -> int:
+    """Of the connection it came by; -1 for a frame that says nothing of it, which only a broken peer can send."""
+    try:
+        return int(frame.get(zmq.SRCFD))
+    except zmq.ZMQError:
+        return -1
 
 
 def _uid(frame: zmq.Frame) -> int:

@@ -30,6 +30,7 @@ class Commands(LazyGroup):
         "estimate": "edged.cli.estimate_cmd:estimate",
         "bench": "edged.cli.bench_cmd:bench",
         "doctor": "edged.cli.doctor_cmd:doctor",
+        "metrics": "edged.cli.metrics_cmd:metrics",
         "install": "edged.cli.install_cmd:install",
         "uninstall": "edged.cli.install_cmd:uninstall",
     }

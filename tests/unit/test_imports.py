@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "update": {"store", "protocol", "errors"},
     "fleet": {"update", "store", "protocol", "errors"},
     "service": {"errors"},
+    "metrics": {"errors"},
     "doctor": {"store", "hardware", "errors"},
     "status": {"serving", "hardware", "errors"},
     "bench": {"store", "protocol", "errors"},

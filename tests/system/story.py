@@ -16,9 +16,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from machine import Machine
+from memory_group import MemoryGroup
 
 SECRET = "zebra-7413"  # a word of a prompt, which the journal must not hold
 STATE_FILE = "/var/lib/edged/models/kept/note.txt"
+ENDPOINT = "ipc:///run/edged/edged.sock"
 ANSWER_S = 120.0
 
 
@@ -46,9 +48,8 @@ class Box:
 
     def ask(self, user: str = "ada") -> tuple[int, str]:
         """One short question as that user: exit status, and the answer's JSON or what was said instead."""
-        return self.machine.call(
-            "edged", "ask", "--json", "--max-tokens", "8", f"Say hello to {SECRET}", user=user, timeout_s=ANSWER_S
-        )
+        question = ("edged", "ask", "--json", "-e", ENDPOINT, "--max-tokens", "8", f"Say hello to {SECRET}")
+        return self.machine.call(*question, user=user, timeout_s=ANSWER_S)
 
     def answers(self) -> bool:
         """Whether a member of the group gets tokens."""
@@ -172,78 +173,22 @@ def restarts_a_stopped_front(box: Box) -> str:
 
 
 def outlives_an_engine_that_meets_the_memory_limit(box: Box) -> str:
-    """The unit's own MemoryMax where the container owns that controller, else the same limit from outside."""
-    front, engine, restarts = box.front(), box.engine(), int(box.show("NRestarts"))
-    group = _memory_group(box)
-    try:
-        _squeeze(box, group, engine)
-        took_s = box.until("the engine died", lambda: box.engine() != engine, 60)
-    finally:
-        _release(group)
+    """A limit that front, engine and a third process hit together: the kernel must choose the engine."""
+    front, restarts = box.front(), int(box.show("NRestarts"))
+    with MemoryGroup() as group:
+        group.take(box.machine.outer_pid(front))
+        first = box.engine()
+        box.kill(first, "KILL")  # its successor is charged to the group from its first page on
+        box.until("an engine in the group", lambda: box.engine() not in (0, first) and box.ready())
+        engine = box.engine()
+        assert box.machine.outer_pid(engine) in group.pids()
+        took_s = group.overrun(box.machine.outer_pid(engine))
+        assert box.engine() != engine, "the engine was not the one to go"
+        assert box.front() == front, "the front was killed"
     box.until("another engine is ready", lambda: box.engine() not in (0, engine) and box.ready(), 180)
-    assert box.front() == front
-    assert int(box.show("NRestarts")) == restarts
+    assert (box.front(), int(box.show("NRestarts"))) == (front, restarts)
     assert box.answers()
-    return f"killed by the kernel after {took_s:.1f} s, the front kept its pid ({'v2' if group.v2 else 'v1'} group)"
-
-
-@dataclass(frozen=True)
-class _Group:
-    path: Path
-    v2: bool
-
-    @property
-    def limit(self) -> Path:
-        return self.path / ("memory.max" if self.v2 else "memory.limit_in_bytes")
-
-
-def _memory_group(box: Box) -> _Group:
-    """A memory cgroup of our own, as this machine has them."""
-    v1 = Path("/sys/fs/cgroup/memory")
-    base = v1 if v1.is_dir() else Path("/sys/fs/cgroup")
-    group = base / "edged-system-test"
-    group.mkdir(exist_ok=True)
-    if not (group / ("memory.limit_in_bytes" if base == v1 else "memory.max")).exists():
-        group.rmdir()
-        raise RuntimeError("no memory controller is to be had on this machine")
-    return _Group(group, base != v1)
-
-
-def _squeeze(box: Box, group: _Group, engine: int) -> None:
-    """Front and engine into the group, then a limit below what both need as soon as the engine works."""
-    outer = [box.machine.outer_pid(box.front()), box.machine.outer_pid(engine)]
-    for pid in outer:
-        (group.path / "cgroup.procs").write_text(str(pid))
-    used = sum(_rss(pid) for pid in outer)
-    front_needs = _rss(outer[0])
-    limit = max(front_needs + 8 * 2**20, 24 * 2**20)
-    assert limit < used, "the engine is too small to be squeezed"
-    for _ in range(50):
-        with suppress(OSError):  # v1 refuses a limit below what it cannot reclaim at once
-            group.limit.write_text(str(limit))
-            break
-        with suppress(RuntimeError, subprocess.TimeoutExpired):
-            box.machine.call("edged", "ask", "--max-tokens", "64", "Count to one hundred", user="ada", timeout_s=20)
-        limit += 4 * 2**20
-    with suppress(RuntimeError, subprocess.TimeoutExpired):
-        box.machine.call("edged", "ask", "--max-tokens", "64", "Count to one hundred", user="ada", timeout_s=20)
-
-
-def _rss(pid: int) -> int:
-    for line in Path(f"/proc/{pid}/status").read_text().splitlines():
-        if line.startswith("VmRSS:"):
-            return int(line.split()[1]) * 1024
-    return 0
-
-
-def _release(group: _Group) -> None:
-    group.limit.write_text("max" if group.v2 else "-1")
-    parent = group.path.parent / "cgroup.procs"
-    for pid in (group.path / "cgroup.procs").read_text().split():
-        with suppress(OSError):
-            parent.write_text(pid)
-    with suppress(OSError):
-        group.path.rmdir()
+    return f"the kernel took the engine after {took_s:.1f} s, the front kept its pid ({group.version})"
 
 
 def stays_up_with_a_broken_model(box: Box) -> str:
@@ -332,6 +277,38 @@ def is_removed_and_purged(box: Box) -> str:
     assert not (box.machine.root / "opt/edged").exists()
     assert box.machine.call("systemctl", "is-active", "edged")[0] != 0
     box.machine.run("dpkg", "-P", "edged")
+    _nothing_is_left(box)
+    return "no file, user or group left"
+
+
+def is_installed_and_removed_by_its_own_command(box: Box) -> str:
+    """The same environment without the package, as pip would have made it."""
+    subprocess.run(["dpkg-deb", "-x", str(box.package), str(box.machine.root / "root/unpacked")], check=True)
+    box.machine.run("mv", "/root/unpacked/opt/edged", "/opt/edged")
+    subprocess.run(["rm", "-rf", str(box.machine.root / "root/unpacked")], check=True)
+    edged = "/opt/edged/bin/edged"
+    planned = box.machine.run(edged, "install", "--dry-run")
+    written = box.machine.run(edged, "install")
+    for path in re.findall(r"^wrote +(\S+)$", written, re.MULTILINE):
+        assert f"--- {path}" in planned, path
+    box.until("ready", box.ready)
+    box.machine.run("ln", "-s", edged, "/usr/local/bin/edged")
+    box.machine.run("usermod", "-aG", "edged-clients", "ada")
+    assert box.answers()
+    front = box.front()
+    again = box.machine.run(edged, "install")
+    assert "wrote" not in again, again
+    assert box.front() == front, "an unchanged service was restarted"
+    box.machine.run(edged, "uninstall")
+    assert (box.machine.root / "var/lib/edged").is_dir()
+    box.machine.run(edged, "uninstall", "--purge")
+    assert "nothing was installed" in box.machine.run(edged, "uninstall")
+    box.machine.run("rm", "-r", "/opt/edged", "/usr/local/bin/edged")
+    _nothing_is_left(box)
+    return "installed, again without a change, removed, purged"
+
+
+def _nothing_is_left(box: Box) -> None:
     left = box.machine.run(
         "find", "/etc", "/opt", "/run", "/usr", "/var", "-xdev", "-name", "*edged*", "-not", "-path", "/var/log/*"
     ).split()
@@ -342,7 +319,6 @@ def is_removed_and_purged(box: Box) -> str:
         for line in (box.machine.root / "etc" / file).read_text().splitlines()
     ]
     assert not [name for name in names if "edged" in name], names
-    return "no file, user or group left"
 
 
 STEPS: tuple[Callable[[Box], str], ...] = (
@@ -362,4 +338,5 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     comes_back_after_a_reboot,
     is_upgraded_with_its_state,
     is_removed_and_purged,
+    is_installed_and_removed_by_its_own_command,
 )

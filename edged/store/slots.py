@@ -71,6 +71,11 @@ class Slots:
         noted = [entry for entry in self.journal.read() if entry.event == "staged" and entry.version == version]
         return noted[-1].digest if noted else ""
 
+    def release_of(self, version: str) -> int:
+        """The release counter it was staged or activated with last; 0 when that is not known. Raises OSError."""
+        noted = [entry.release for entry in self.journal.read() if entry.version == version and entry.release]
+        return noted[-1] if noted else 0
+
     # ---- changing it
 
     def staging(self, version: str) -> Path:
@@ -134,24 +139,29 @@ class Slots:
                 raise StoreError(f"{self.model} {version} is not active")
             self.journal.note("commit", version)
 
-    def roll_back(self, reason: str, release: int = 0) -> str:
+    def roll_back(self, reason: str, release: int = 0) -> str | None:
         """Makes `previous` active again, remembers the version left behind as refused, and returns the active one.
 
-        Raises StoreError when there is nothing to go back to. Needs no free space: notes that do not fit on the disk
-        are made after the refused version was removed.
+        None: there was no version before it in the store, so that none is active and the model that shipped is used.
+        Raises StoreError when none is active. Needs no free space: notes that do not fit on the disk are made after
+        the refused version was removed.
         """
         with self._locked():
             self._mend()
             bad, good = self.active, self.previous
-            if good is None or bad is None:
-                raise StoreError(f"{self.model} has no previous version on disk to go back to")
-            noted = self._try_note("roll_back", good, replaced=bad, reason=reason)
+            if bad is None:
+                raise StoreError(f"{self.model} has no active version to go back from")
+            noted = self._try_note("roll_back", good or "", replaced=bad, reason=reason)
             noted &= self._try_note("refuse", bad, release=release, reason=reason)
-            point(self.folder / ACTIVE, good)
+            if good is not None:
+                point(self.folder / ACTIVE, good)
+            else:
+                (self.folder / ACTIVE).unlink()
+                sync_folder(self.folder)
             self._mend()
             if not noted:
                 self._throw_away(self.path(bad))
-                self.journal.note("roll_back", good, replaced=bad, reason=reason)
+                self.journal.note("roll_back", good or "", replaced=bad, reason=reason)
                 self.journal.note("refuse", bad, release=release, reason=reason)
                 self._mend()
             return good

@@ -47,8 +47,12 @@ def test_a_life_of_three_versions(slots: Slots) -> None:
     assert refused(slots.journal.read())["3.0"].release == 3
     assert slots.roll_back("this one too") == "1.0"
     assert slots.previous is None
-    with pytest.raises(StoreError, match="no previous version"):
-        slots.roll_back("and this")
+    assert slots.roll_back("and this") is None  # what shipped with the package is used
+    assert slots.active is None
+    slots.recover()
+    assert slots.active is None
+    with pytest.raises(StoreError, match="no active version"):
+        slots.roll_back("nothing left")
     slots.forgive("3.0")
     assert "3.0" not in refused(slots.journal.read())
 

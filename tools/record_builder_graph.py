@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any
 
 import onnx
+
 from synthetic.rope import long_rope_factors
 from synthetic.shapes import SHAPES, LongRope, Shape
 from synthetic.summary import summarize

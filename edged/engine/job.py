@@ -30,6 +30,7 @@ class Waiting:
     priority: int
     dropped_turns: int | None = None
     told_position: int = 0
+    told_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)

@@ -25,6 +25,7 @@ from edged.protocol import engine as wire
 
 log = logging.getLogger(__name__)
 
+TELL_PLACE_S = 0.5  # a request that waits hears of its place at most this often: in a flood all places change at once
 PROGRESS_TOKENS = 256  # prompts at least this long report how far they were read
 
 
@@ -109,7 +110,8 @@ class Scheduler:
             job.throttled_s += rest_s
 
     def tick(self) -> None:
-        """About once a second: close what has idled too long."""
+        """About once a second: close what has idled too long, or is above a budget that has shrunk."""
+        self.slots.give_back(-self.books().free_bytes)
         now_s = self._clock()
         self.slots.expire(
             sessions_before_s=now_s - self._policy.session_idle_s, anonymous_before_s=now_s - self._policy.prefix_idle_s
@@ -140,14 +142,18 @@ class Scheduler:
             return
         place = 0
         blocked = False
+        over_share = set[int]()
         for waiting in self.queue.in_order(self._clock()):
-            if not blocked and not self._session_busy(waiting):
+            if not blocked and waiting.start.uid not in over_share and not self._session_busy(waiting):
                 outcome = self._decide(waiting)
                 if not isinstance(outcome, Wait):
                     self.queue.take(waiting)
                     self._begin(waiting, outcome)
                     continue
-                blocked = True  # nobody passes the first that must wait for memory: large requests do not starve
+                if outcome.reason == "share":
+                    over_share.add(waiting.start.uid)  # who has used up their own share holds nobody else up
+                else:
+                    blocked = True  # nobody passes the first that waits for memory: large requests do not starve
             place += 1
             self._tell_place(waiting, place)
 
@@ -170,12 +176,10 @@ class Scheduler:
         )
 
     def _books_of(self, uid: int, books: Books) -> Books:
-        """The books with this uid's share as the budget, never more than what others leave."""
-        running_bytes, idle_bytes = self.slots.ledger.held_by(uid)
+        """The books with this uid's share. Idle memory counts for nobody: whoever needs it takes it."""
+        running_bytes, _ = self.slots.ledger.held_by(uid)
         share_bytes = int(books.budget_bytes * self._policy.kv_share_per_uid)
-        others_bytes = books.running_bytes - running_bytes
-        budget_bytes = min(share_bytes, books.budget_bytes - others_bytes)
-        return replace(books, budget_bytes=budget_bytes, running_bytes=running_bytes, idle_bytes=idle_bytes)
+        return replace(books, share_bytes=share_bytes, uid_running_bytes=running_bytes)
 
     def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
         start = waiting.start
@@ -305,8 +309,9 @@ class Scheduler:
         self._send(wire.Result(start.rid, {"closed": name}))
 
     def _tell_place(self, waiting: Waiting, place: int) -> None:
-        if place != waiting.told_position:
-            waiting.told_position = place
+        now_s = self._clock()
+        if place != waiting.told_position and now_s - waiting.told_s >= TELL_PLACE_S:
+            waiting.told_position, waiting.told_s = place, now_s
             self._send(wire.Queued(waiting.start.rid, place, self._pace.wait_ms(place, self._left_tokens())))
 
     def _left_tokens(self) -> list[int]:

@@ -28,4 +28,4 @@ def models(endpoint: Endpoint = None, json: Json = False) -> None:
             f"KV {human_bytes(model.kv_bytes_per_token)} a token" if model.kv_bytes_per_token else "",
             printable(model.reason or ""),
         ]
-        typer.echo(f"{model.name}: " + ", ".join(fact for fact in facts if fact))
+        typer.echo(f"{printable(model.name)}: " + ", ".join(fact for fact in facts if fact))

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 SMALLEST_SLOT_TOKENS = 256
+NO_SHARE_BYTES = 2**62  # more than any budget
 SMALLEST_ANSWER_TOKENS = 64  # a picked max_tokens is not lowered below this to start at once
 COMFORTABLE_ANSWER_TOKENS = 256  # nor below this to stay in an idle slot, rather than read the prompt again
 
@@ -18,7 +19,8 @@ class Books:
     """The ledger and the limits at this moment; bytes of KV memory and counts.
 
     `budget_bytes` is for all KV memory together; `idle_bytes` of it can be given back at once.
-    `admitting` is False under memory pressure.
+    `admitting` is False under memory pressure. `share_bytes` is what running requests of the asking uid may hold
+    together, and `uid_running_bytes` what they do.
     """
 
     budget_bytes: int
@@ -29,6 +31,8 @@ class Books:
     bytes_per_token: int
     context_tokens: int
     admitting: bool = True
+    share_bytes: int = NO_SHARE_BYTES
+    uid_running_bytes: int = 0
 
     @property
     def free_bytes(self) -> int:
@@ -40,7 +44,12 @@ class Books:
         """The most that prompt and answer of one request may have together when it runs alone."""
         if not self.bytes_per_token:
             return self.context_tokens
-        return min(self.context_tokens, self.budget_bytes // self.bytes_per_token)
+        return min(self.context_tokens, min(self.budget_bytes, self.share_bytes) // self.bytes_per_token)
+
+    @property
+    def reclaimable_bytes(self) -> int:
+        """What may be taken when all idle memory is given back; within the uid's share."""
+        return min(self.budget_bytes - self.running_bytes, self.share_bytes - self.uid_running_bytes)
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +63,7 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Would fit later; `reason` is `memory`, `slots` or `pressure`."""
+    """Would fit later; `reason` is `memory`, `share` (only this uid has to wait), `slots` or `pressure`."""
 
     reason: str
 
@@ -104,7 +113,7 @@ def decide(
         return Wait("pressure")
     wanted = max_tokens or min(default_max_tokens, most - prompt_tokens)
     least = wanted if max_tokens else min(wanted, COMFORTABLE_ANSWER_TOKENS)
-    reclaimable = books.budget_bytes - books.running_bytes
+    reclaimable = books.reclaimable_bytes
     own_fits = own_idle_tokens * books.bytes_per_token <= reclaimable  # not when the budget has shrunk since
     own_answer = own_idle_tokens - prompt_tokens if own_fits else 0
     stay = Admit(own_idle_tokens, min(wanted, own_answer), max(0, -books.free_bytes))
@@ -119,7 +128,8 @@ def decide(
             kv_bytes = capacity * books.bytes_per_token
             if kv_bytes <= reclaimable:
                 return Admit(capacity, answer, max(0, kv_bytes - books.free_bytes))
-    return Wait("memory")
+    everywhere = books.budget_bytes - books.running_bytes
+    return Wait("share" if needed * books.bytes_per_token <= everywhere else "memory")
 
 
 def _answers(wanted: int, *, picked: bool) -> list[int]:

@@ -120,6 +120,7 @@ class Day:
         self.now_s = 1000.0
         self.budget_bytes = chance.choice((1, 2, 4, 8)) * 1000 * BYTES_PER_TOKEN
         self.backend = Numbers(can_rewind=chance.random() < 0.9, chance=chance)
+        self.share = chance.choice((1.0, 1.0, 0.5))
         pace = Pace(0.35)
         self.scheduler = Scheduler(
             AnnouncedBackend(self.backend, pulse, pace),  # type: ignore[arg-type]  # its slots are its own
@@ -133,6 +134,7 @@ class Day:
                 session_idle_s=600,
                 prefix_idle_s=120,
                 stream_interval_s=0,
+                kv_share_per_uid=self.share,
             ),
             send=self._hear,
             budget_bytes=lambda: self.budget_bytes,
@@ -167,7 +169,7 @@ class Day:
                 self._end(message.rid, message.finish_reason)
             case wire.Failed():
                 if message.code == "too_large":
-                    fit = min(CONTEXT_TOKENS, self.budget_bytes // BYTES_PER_TOKEN)
+                    fit = min(CONTEXT_TOKENS, int(self.budget_bytes * self.share) // BYTES_PER_TOKEN)
                     assert message.max_tokens_fit == fit
                     body = self.waiting[message.rid].body
                     assert int(body["prompt"].split()[0]) + (body["max_tokens"] or 1) > fit
@@ -184,14 +186,19 @@ class Day:
         assert self.backend.held_bytes <= self.budget_bytes, "more KV memory than the budget"
         assert self.scheduler.slots.ledger.total_bytes == self.backend.held_bytes
         start = self.waiting.pop(accepted.rid)
+        uid_bytes, _ = self.scheduler.slots.ledger.held_by(start.uid)
+        assert uid_bytes <= self.budget_bytes * self.share, "more than this user's share"
         asked = start.body["max_tokens"]
         assert accepted.max_tokens == asked if asked else accepted.max_tokens >= 1
         assert accepted.prompt_tokens + accepted.max_tokens <= accepted.kv_bytes // BYTES_PER_TOKEN
+        held_back = {other.uid for other in self.running.values() if self.share < 1} - {start.uid}
         taken = {(other.uid, other.body["session"]) for other in self.running.values()}
         passed = [
             other.rid
             for other in self.waiting.values()
-            if self._rank(other) < self._rank(start) and (other.uid, other.body["session"]) not in taken
+            if self._rank(other) < self._rank(start)
+            and (other.uid, other.body["session"]) not in taken
+            and other.uid not in held_back  # by their own share, perhaps
         ]
         assert not passed, f"{start.rid} began before {passed}, whose turn it was"
         self.running[accepted.rid] = start
@@ -263,6 +270,8 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
                 day.now_s += chance.choice((0.0, 0.1, 5.0))
                 if chance.random() < 0.1:
                     day.scheduler.tick()
+                    books = day.scheduler.books()
+                    assert books.free_bytes >= 0 or not books.idle_bytes, "idle memory above the budget"
         day.evening()
 
 

@@ -16,8 +16,9 @@ def after_install(*, packaged: bool, changed: bool, start: bool) -> list[Command
         commands += [("systemd-sysusers", "edged.conf"), ("systemd-tmpfiles", "--create", "edged.conf")]
     commands.append(_RELOAD)
     if start:
-        commands.append(("systemctl", "enable", SERVICE))
+        commands.append(("systemctl", "enable", SERVICE, *UPDATE_UNITS[1:]))
         commands.append(("systemctl", "restart" if changed else "start", SERVICE))
+        commands.append(("systemctl", "start", *UPDATE_UNITS[1:]))
     return commands
 
 

@@ -235,6 +235,20 @@ def keeps_prompts_out_of_the_journal(box: Box) -> str:
     return f"{len(lines)} lines, none with a prompt's words"
 
 
+def looks_for_updates_when_asked(box: Box) -> str:
+    """The daemon's way to ask: a file. Without a source the updater has nothing to do, says so, and ends well."""
+    timers = box.machine.run("systemctl", "list-timers", "--no-pager", "edged-update.timer")
+    assert "edged-update.timer" in timers, timers
+    box.machine.run("touch", "/var/lib/edged/update/wanted", user="edged")
+    wanted = box.machine.root / "var/lib/edged/update/wanted"
+    box.until("the request was taken", lambda: not wanted.exists())
+    said = "no source of updates is set"
+    journal = ("journalctl", "-u", "edged-update", "--no-pager")
+    box.until("it says so", lambda: said in box.machine.run(*journal))
+    box.until("it ended", lambda: "Finished" in box.machine.run(*journal))
+    return "started by the file, ended by itself"
+
+
 def drains_and_stops(box: Box) -> str:
     started_s = time.monotonic()
     box.machine.run("systemctl", "stop", "edged")
@@ -334,6 +348,7 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     stays_up_with_a_broken_model,
     gives_up_on_settings_only_the_owner_can_mend,
     keeps_prompts_out_of_the_journal,
+    looks_for_updates_when_asked,
     drains_and_stops,
     comes_back_after_a_reboot,
     is_upgraded_with_its_state,

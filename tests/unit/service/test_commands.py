@@ -11,8 +11,9 @@ def test_users_exist_before_anything_of_theirs_and_units_are_read_before_they_st
         "systemd-sysusers edged.conf",
         "systemd-tmpfiles --create edged.conf",
         "systemctl daemon-reload",
-        "systemctl enable edged.service",
+        "systemctl enable edged.service edged-update.path edged-update.timer",
         "systemctl restart edged.service",
+        "systemctl start edged-update.path edged-update.timer",
     ]
 
 

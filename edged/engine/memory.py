@@ -11,7 +11,7 @@ from edged.errors import ModelError
 from edged.hardware.budget import DevicePool, MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
 from edged.hardware.memory import process_rss, read_memory
 from edged.hardware.nvidia import read_card_memory
-from edged.hardware.pressure import PressureLevel, pressure_level, read_pressure
+from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_level, read_pressure
 from edged.store.manifest import ModelManifest
 
 REFRESH_S = 1.0
@@ -101,7 +101,8 @@ class EngineMemory:
 
     def _sum(self, weights: Weights) -> MemoryBudget:
         reading = read_memory()
-        self.pressure = pressure_level(read_pressure().worst, reading.headroom_bytes, was=self.pressure)
+        limits = PressureLimits.within(self._reserve.of(reading.usable_total_bytes))
+        self.pressure = pressure_level(read_pressure().worst, reading.headroom_bytes, limits, was=self.pressure)
         card = next(iter(self._read_cards()), None) if self._on_card else None
         in_card = card is not None and not card.unified
         held_bytes = self.kv_held() if in_card else anonymous_bytes() if self._is_loaded else 0

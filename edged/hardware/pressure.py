@@ -59,6 +59,15 @@ class PressureLimits:
     """Above 0, at most 1: a level is left when stalls fall below this part of its limit, and headroom rises to 1/this
     of its own."""
 
+    @classmethod
+    def within(cls, reserve_bytes: int) -> PressureLimits:
+        """Limits that a full KV budget does not reach by itself: it leaves the reserve as headroom."""
+        usual = cls()
+        return cls(
+            low_headroom_bytes=min(usual.low_headroom_bytes, reserve_bytes // 2),
+            critical_headroom_bytes=min(usual.critical_headroom_bytes, reserve_bytes // 4),
+        )
+
 
 def read_pressure(root: Path | Tree = Path("/")) -> PressureReading:
     """One look at PSI, of the machine and of our own cgroup."""

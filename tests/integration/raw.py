@@ -45,6 +45,7 @@ class Daemon:
             "endpoint": self.endpoint,
             "state_dir": str(self.directory / "state"),
             "model": str(model or nano_folder()),
+            "provider": "cpu",  # asks for nothing that must be proved first, so that starts are short
             "threads": 1,
             "kv_memory_bytes": 256 * 2**20,
             "memory_reserve_bytes": 64 * 2**20,

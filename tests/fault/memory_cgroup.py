@@ -35,7 +35,9 @@ def main(argv: list[str] | None = None) -> int:
         with tempfile.TemporaryDirectory(prefix="edged-cgroup-") as scratch:
             model = args.model or make_model(Path(scratch), "tiny", "--layers", "32", "--vocab", "512")
             summary = {
-                "demand": overload(model, args.limit_mib * MIB, seconds=args.seconds),
+                "demand": overload(
+                    model, args.limit_mib * MIB, seconds=args.seconds, memory_reserve_bytes=args.reserve_mib * MIB
+                ),
                 "falling_limit": falling_limit(model, args.limit_mib * MIB),
                 "below_weights": below_weights(
                     make_model(Path(scratch), "phi3.5-mini", "--layers", "2", "--vocab", "2048")
@@ -101,9 +103,9 @@ class Client(threading.Thread):
                 self.untyped.append(event)
 
 
-def overload(model: Path, limit_bytes: int, *, seconds: float) -> dict[str, Any]:
+def overload(model: Path, limit_bytes: int, *, seconds: float, **settings: Any) -> dict[str, Any]:
     """Clients whose requests together need twice the budget, for a while."""
-    with MemoryGroup(limit_bytes) as group, start(group, model, max_queue=8, max_running=64) as daemon:
+    with MemoryGroup(limit_bytes) as group, start(group, model, max_queue=8, max_running=64, **settings) as daemon:
         kv = until(lambda: daemon.ready().model()["engine"].get("kv"), "the first figures", alive=daemon.process)
         slot_bytes = SLOT_TOKENS * kv["bytes_per_token"]
         clients_count = max(3, -(-2 * kv["budget_bytes"] // slot_bytes))
@@ -219,6 +221,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--model", type=Path, help="a model folder (made: 32 small layers, 32 KiB of KV a token)")
     parser.add_argument("--limit-mib", type=int, default=1280, help="the group's limit in MiB (1280)")
+    parser.add_argument("--reserve-mib", type=int, default=512, help="memory_reserve_bytes under the demand (512)")
     parser.add_argument("--seconds", type=float, default=30.0, help="how long the demand lasts (30)")
     return parser
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from cryptography.hazmat.primitives.serialization import (
     PrivateFormat,
     load_pem_private_key,
 )
-from securesystemslib.signer import CryptoSigner
+from securesystemslib.signer import CryptoSigner, Key
 
 from edged.errors import OwnerError
 
@@ -55,3 +56,22 @@ def load_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
     if not isinstance(private, Ed25519PrivateKey):
         raise KeyProblem(f"{path}: not an Ed25519 key")
     return CryptoSigner(private)
+
+
+def save_public(key: Key, path: Path) -> None:
+    """The public half, to be given to whoever makes the repository. Raises KeyProblem."""
+    try:
+        path.write_text(json.dumps({"keyid": key.keyid, **key.to_dict()}, indent=1) + "\n", encoding="utf-8")
+    except OSError as error:
+        raise KeyProblem(f"{path}: {error.strerror}") from error
+
+
+def load_public(path: Path) -> Key:
+    """Raises KeyProblem when the file holds no public key."""
+    try:
+        found = json.loads(path.read_bytes())
+        return Key.from_dict(found.pop("keyid"), found)
+    except OSError as error:
+        raise KeyProblem(f"{path}: {error.strerror}") from error
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise KeyProblem(f"{path}: no public key; `edged-fleet key` writes them beside the private ones") from error

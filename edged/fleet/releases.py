@@ -82,25 +82,34 @@ def change_rollout(
     repository: Repository, model: str, release: int, rollout: Rollout, signers: Sequence[Signer]
 ) -> Bundle:
     """Drafts targets in which the release goes to other devices. Raises FleetError when there is none."""
-    path = target_of(model, release)
-    target = _all_targets(repository).get(path)
-    if target is None:
-        raise FleetError(f"{model} has no release {release}")
-    stored = repository.targets / _stored_name(path, target.hashes["sha256"])
-    bundle = Bundle.model_validate_json(stored.read_bytes()).model_copy(update={"rollout": rollout})
+    bundle = read_release(repository, model, release).model_copy(update={"rollout": rollout})
     targets = _put_bundle(repository, bundle)
     repository.change_targets(lambda listed: listed.update(targets), signers)
     return bundle
 
 
-def revoke(repository: Repository, model: str, release: int, signers: Sequence[Signer]) -> None:
-    """Drafts targets without the release: devices that have it keep it, no other gets it."""
+def read_release(repository: Repository, model: str, release: int) -> Bundle:
+    """The bundle of a release, published or drafted. Raises FleetError when there is none."""
     path = target_of(model, release)
-    if path not in _all_targets(repository):
+    target = _all_targets(repository).get(path)
+    if target is None:
         raise FleetError(f"{model} has no release {release}")
+    stored = repository.targets / _stored_name(path, target.hashes["sha256"])
+    return Bundle.model_validate_json(stored.read_bytes())
+
+
+def revoke(repository: Repository, model: str, release: int, signers: Sequence[Signer]) -> None:
+    """Drafts targets without the release's files: devices that have it keep it, no other gets it.
+
+    Its description stays, for no device, so that its counter is never given to another.
+    """
+    bundle = read_release(repository, model, release).model_copy(update={"rollout": Rollout(percent=0)})
+    described = _put_bundle(repository, bundle)
 
     def drop(listed: dict[str, TargetFile]) -> None:
-        del listed[path]
+        listed.update(described)
+        for name in bundle.files:
+            listed.pop(bundle.target(name), None)
 
     repository.change_targets(drop, signers)
 

@@ -7,7 +7,7 @@ that still lack signatures. root and targets are signed by people, k of n; snaps
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -92,7 +92,7 @@ class Repository:
 
     # ---- changing
 
-    def create(self, keys: dict[str, Sequence[Key]], thresholds: dict[str, int], signers: Sequence[Signer]) -> None:
+    def create(self, keys: Mapping[str, Sequence[Key]], thresholds: dict[str, int], signers: Sequence[Signer]) -> None:
         """Drafts version 1 of root and an empty targets. Raises FleetError when there is a repository already."""
         if self.metadata.exists() or self.pending.exists():
             raise FleetError(f"{self.folder} holds a repository already")
@@ -181,9 +181,10 @@ class Repository:
         draft: Metadata[Any] = Metadata(signed)
         self.pending.mkdir(parents=True, exist_ok=True)
         self._write(self.pending / f"{role}.json", draft)
-        self.sign(role, [signer for signer in signers if self._may_sign(role, signer)])
+        self.sign(role, [signer for signer in signers if self.may_sign(role, signer)])
 
-    def _may_sign(self, role: str, signer: Signer) -> bool:
+    def may_sign(self, role: str, signer: Signer) -> bool:
+        """Whether the key counts for the role, before or after the drafted change."""
         draft = self.draft_of("root")
         roots = [draft.signed] if draft is not None else []
         if self.metadata.exists():

@@ -16,7 +16,8 @@ TOKENS_FOR_SPEED = 8  # an answer shorter than this says nothing about decoding 
 class Limits:
     """What a new version must keep to. `least_speed`: share of the old version's tokens per second on this device.
 
-    `memory_slack`: share by which measured memory may exceed the estimate. The watch ends well after `watch_s` seconds
+    `memory_slack`: share by which measured memory may exceed the estimate, after `runtime_bytes` for what any engine
+    takes before it has a model. The watch ends well after `watch_s` seconds
     if at least `watch_requests` were answered, and in any case after `watch_most_s`.
     """
 
@@ -24,6 +25,7 @@ class Limits:
     answer_s: float = 120.0
     least_speed: float = 0.7
     memory_slack: float = 0.05
+    runtime_bytes: int = 192 << 20
     watch_s: float = 300.0
     watch_requests: int = 20
     watch_most_s: float = 3600.0
@@ -89,7 +91,8 @@ def judge_speed(new: Sequence[Answer], old: Sequence[Answer], limits: Limits) ->
 
 def judge_memory(measured_bytes: int | None, estimate_bytes: int, limits: Limits) -> str:
     """Empty when within the estimate that the bundle gave, or when one of the two is not known."""
-    if measured_bytes is None or not estimate_bytes or measured_bytes <= estimate_bytes * (1 + limits.memory_slack):
+    most = estimate_bytes * (1 + limits.memory_slack) + limits.runtime_bytes
+    if measured_bytes is None or not estimate_bytes or measured_bytes <= most:
         return ""
     return f"takes {measured_bytes / 2**20:.0f} MiB of memory, {estimate_bytes / 2**20:.0f} were said"
 

@@ -21,3 +21,14 @@ def check_staged(slots: Slots, version: str) -> Bundle:
     length_bytes = (folder / BUNDLE_FILE).stat().st_size
     check_files(folder, {**bundle.digests(), BUNDLE_FILE: FileDigest(sha256, length_bytes)})
     return bundle
+
+
+def next_staged(slots: Slots) -> str | None:
+    """The version that was staged last and was neither tried nor removed since: what the daemon is to test now."""
+    active, decided = slots.active, set[str]()
+    for entry in reversed(slots.journal.read()):
+        if entry.event == "staged" and entry.version not in decided:
+            is_there = entry.version in slots.versions() and entry.version not in (active, slots.previous)
+            return entry.version if is_there else None
+        decided.update({entry.version, entry.replaced})
+    return None

@@ -44,7 +44,10 @@ class Engine(Protocol):
         """A raw prompt at temperature 0. Raises EdgedError when it is not answered."""
 
     def memory_bytes(self) -> int | None:
-        """What its process takes now, None when that is not known."""
+        """Memory of its process that is not a mapped file; None when that is not known."""
+
+    def deaths(self) -> int:
+        """How often its process ended by itself since it was started, restarted by the host or not."""
 
     async def end(self) -> None:
         """Ends the process; nothing is asked of it any more."""
@@ -161,6 +164,8 @@ class Takeover:
                     old.append(await asyncio.wait_for(serving.ask(golden), self._limits.answer_s))
                 except (EdgedError, TimeoutError):
                     continue
+        if candidate.deaths():
+            return "its engine ended during the test", old
         reason = judge_speed(new, old, self._limits)
         return reason or judge_memory(candidate.memory_bytes(), bundle.needs.memory_bytes, self._limits), old
 

@@ -22,7 +22,7 @@ MAY_IMPORT = {
     "engine": {"protocol", "hardware", "store", "errors", "logs"},
     "serving": {"protocol", "errors"},
     "update": {"store", "protocol", "errors"},
-    "fleet": {"update", "store", "protocol", "errors"},
+    "fleet": {"update", "store", "client", "protocol", "errors"},
     "service": {"errors"},
     "metrics": {"errors"},
     "doctor": {"store", "hardware", "errors"},

@@ -29,6 +29,7 @@ class Commands(LazyGroup):
         "tune": "edged.cli.tune_cmd:tune",
         "estimate": "edged.cli.estimate_cmd:estimate",
         "bench": "edged.cli.bench_cmd:bench",
+        "update": "edged.cli.update_cmd:app",
         "doctor": "edged.cli.doctor_cmd:doctor",
         "metrics": "edged.cli.metrics_cmd:metrics",
         "install": "edged.cli.install_cmd:install",

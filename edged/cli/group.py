@@ -15,8 +15,6 @@ from typer.core import TyperGroup
 from edged.cli import exits
 from edged.errors import EdgedError
 
-JSON_WANTED = "edged.json"  # in the context's meta: set by --json, so that errors are JSON too
-
 
 class LazyGroup(TyperGroup):
     """`table` maps a command to `module:name`, a function or a Typer app; `edged ping` imports ping alone."""
@@ -36,13 +34,14 @@ class LazyGroup(TyperGroup):
         return _command(cmd_name, getattr(importlib.import_module(module), name))
 
     def invoke(self, ctx: Any) -> Any:
-        """Run; errors of ours end here."""
+        """Run; errors of ours end here, as JSON where JSON was asked for."""
+        as_json = "--json" in ctx.args
         try:
             result = super().invoke(ctx)
             sys.stdout.flush()
             return result
         except EdgedError as error:
-            if ctx.meta.get(JSON_WANTED):
+            if as_json:
                 typer.echo(json.dumps(exits.error_map(error)))
             else:
                 typer.echo(f"edged: {error}", err=True)

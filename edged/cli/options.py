@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from edged.cli.group import JSON_WANTED
-
-
-def _want_json(ctx: typer.Context, wanted: bool) -> bool:
-    ctx.meta[JSON_WANTED] = wanted
-    return wanted
-
-
-Json = Annotated[
-    bool, typer.Option("--json", callback=_want_json, help="Print JSON for a program to read, errors included.")
-]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for a program to read, errors included.")]
 Endpoint = Annotated[
     str | None,
     typer.Option(

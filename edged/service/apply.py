@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from pathlib import Path, PurePosixPath
 
 from edged.errors import OwnerError
-from edged.service.plan import CONFIG_FOLDER, DROP_IN_FOLDER, STATE_FOLDER, Plan, unit_files
+from edged.service.plan import CONFIG_FOLDER, DROP_IN_FOLDER, STATE_FOLDER, TIMER_STAMP, Plan, unit_files
 
 
 def apply(plan: Plan, root: Path = Path("/")) -> list[tuple[str, PurePosixPath]]:
@@ -32,7 +32,7 @@ def apply(plan: Plan, root: Path = Path("/")) -> list[tuple[str, PurePosixPath]]
 
 def remove(root: Path = Path("/"), *, purge: bool) -> list[tuple[str, PurePosixPath]]:
     """Take the files of an installation away; with `purge` also models, state and settings."""
-    done = _remove(unit_files(), root)
+    done = _remove((*unit_files(), *([TIMER_STAMP] if purge else [])), root)
     for folder in (STATE_FOLDER, CONFIG_FOLDER) if purge else ():
         target = _under(root, folder)
         if target.is_dir():

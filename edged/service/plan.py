@@ -10,6 +10,7 @@ from edged.service.units import DEVICES_DROP_IN, SERVICE, UPDATE_UNITS, DeviceFa
 UNIT_FOLDER = PurePosixPath("/etc/systemd/system")
 DROP_IN_FOLDER = UNIT_FOLDER / f"{SERVICE}.d"
 STATE_FOLDER = PurePosixPath("/var/lib/edged")
+TIMER_STAMP = PurePosixPath("/var/lib/systemd/timers/stamp-edged-update.timer")  # systemd's own, of Persistent=
 CONFIG_FOLDER = PurePosixPath("/etc/edged")
 CONFIG_FILE = CONFIG_FOLDER / "edged.toml"
 

@@ -76,6 +76,7 @@ def apply(
     """Fetch, verify and stage the newest release for this device. Window, power and heat are not waited for."""
     if again:
         slots = _slots(config)
+        _become_owner(slots.folder.parent.parent)
         for version in list(_refused(slots)):
             slots.forgive(version)
     _run("apply", config, json=json)
@@ -91,6 +92,7 @@ def rollback(
     from edged.update import hold as switch
 
     slots = _slots(config)
+    _become_owner(slots.folder.parent.parent)
     bad = slots.active
     if bad is None:
         raise UpdateFailed(f"{slots.model}: the model that shipped is in use; there is nothing to go back from")
@@ -114,6 +116,7 @@ def hold(
     from edged.update import hold as switch
 
     folder = load()[0].state_path / "update"
+    _become_owner(folder.parent)
     if off:
         switch.release(folder)
     else:
@@ -142,23 +145,22 @@ def _run(action: str, config: Path | None, *, json: bool, by_hand: bool = True) 
 
     settings, _ = load()
     told = jsonlib.dumps(run_settings(read_update_file(config), settings, action=action, by_hand=by_hand))
-    child = subprocess.Popen(
-        [sys.executable, "-m", "edged.update"],
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        text=True,
-        **_owner(settings.state_path),
-    )
-    assert child.stdin is not None
-    assert child.stdout is not None
-    child.stdin.write(told)
-    child.stdin.close()
     last: dict[str, Any] = {}
-    for line in child.stdout:
-        last = jsonlib.loads(line)
-        if not json:
-            _show(last)
-    code = child.wait()
+    shown = ""
+    command = [sys.executable, "-m", "edged.update"]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **_owner(settings.state_path)
+    ) as child:
+        assert child.stdin is not None
+        assert child.stdout is not None
+        child.stdin.write(told)
+        child.stdin.close()
+        for line in child.stdout:
+            last = jsonlib.loads(line)
+            if not json and (text := _line(last)) != shown:
+                typer.echo(text, err=last["phase"] == "failed")
+                shown = text
+    code = child.returncode
     if json and last:
         typer.echo(jsonlib.dumps(last))
     if code == BUSY:
@@ -167,13 +169,13 @@ def _run(action: str, config: Path | None, *, json: bool, by_hand: bool = True) 
         raise typer.Exit(1)
 
 
-def _show(report: dict[str, Any]) -> None:
+def _line(report: dict[str, Any]) -> str:
     phase, version = report["phase"].replace("_", " "), report["version"]
     parts = [phase, f"{report['model']} {version}" if version else "", report["message"]]
     if report["phase"] == "downloading":
         done, total, saved = (report[name] / 2**20 for name in ("bytes_done", "bytes_total", "bytes_saved"))
         parts.append(f"{done:.1f} of {total:.1f} MiB, {saved:.1f} of them were here already")
-    typer.echo(": ".join(part for part in parts if part), err=report["phase"] == "failed")
+    return ": ".join(part for part in parts if part)
 
 
 def _owner(state: Path) -> dict[str, Any]:
@@ -185,6 +187,16 @@ def _owner(state: Path) -> dict[str, Any]:
     if os.getuid() != 0 or found.st_uid == 0:
         return {}
     return {"user": found.st_uid, "group": found.st_gid, "extra_groups": [], "umask": 0o077}
+
+
+def _become_owner(state: Path) -> None:
+    """For what this process writes there itself: the service must be able to write it again."""
+    found = _owner(state)
+    if found:
+        os.setgroups([])
+        os.setegid(found["group"])
+        os.seteuid(found["user"])
+        os.umask(found["umask"])
 
 
 def _slots(config: Path | None) -> Slots:
@@ -206,6 +218,7 @@ def _refused(slots: Slots) -> dict[str, str]:
 def _status(config: Path | None) -> dict[str, Any]:
     from dataclasses import asdict
 
+    from edged.cli.update_settings import device_id, read_update_file
     from edged.store.journal import uncommitted
     from edged.update import hold as switch
     from edged.update.report import read_report
@@ -216,6 +229,7 @@ def _status(config: Path | None) -> dict[str, Any]:
     pending = uncommitted(slots.journal.read())
     return {
         "schema": 1,
+        "device": read_update_file(config).device_id or device_id(),
         "model": slots.model,
         "active": slots.active,
         "previous": slots.previous,

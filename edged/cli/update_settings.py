@@ -76,14 +76,14 @@ def run_settings(file: UpdateFile, settings: Settings, *, action: str, by_hand: 
         "by_hand": by_hand,
         "state_dir": str(settings.state_path),
         "model": model,
-        "device_id": file.device_id or _device_id(),
+        "device_id": file.device_id or device_id(),
         "edged": __version__,
         "shipped": [str(embedded_folder() / model)],
         **_box(settings.state_path),
     }
 
 
-def _device_id() -> str:
+def device_id() -> str:
     """Stable for this installation and no use to anybody who wants the machine's own id."""
     try:
         machine = MACHINE_ID.read_text().strip()

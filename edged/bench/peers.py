@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -15,6 +13,7 @@ from typing import Any, Self
 
 import zmq
 
+from edged import children
 from edged.errors import EdgedError
 from edged.protocol.codec import pack, unpack_trusted
 
@@ -32,7 +31,8 @@ class BareLoop:
 
     def __init__(self, folder: Path, threads: int) -> None:
         self._process = subprocess.Popen(
-            [sys.executable, "-m", BARE, str(folder), str(threads)],
+            children.command(BARE, str(folder), str(threads)),
+            env=children.environment(),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -77,7 +77,7 @@ class PrivateDaemon:
         environment = {f"EDGED_{name.upper()}": str(value) for name, value in {**values, **settings}.items()}
         self.started_s = time.perf_counter()
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "edged", "serve"], env={**os.environ, **environment}, stdin=subprocess.DEVNULL
+            children.command("edged", "serve"), env=children.environment(**environment), stdin=subprocess.DEVNULL
         )
 
     def wait_ready(self) -> float:

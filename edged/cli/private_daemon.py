@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import os
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import typer
 
+from edged import children
 from edged.client import DaemonNotFound
 from edged.client.locate import find_daemon, trouble_at
 from edged.errors import OwnerError
@@ -50,16 +50,15 @@ def _private(model: str) -> Iterator[str]:
         log = Path(folder) / "log"
         with log.open("wb") as log_file:
             process = subprocess.Popen(
-                [
-                    sys.executable,
-                    "-m",
+                children.command(
                     "edged.cli.serve_main",
                     f"endpoint={endpoint}",
                     f"model={model}",
                     "log_level=warning",
                     "log_format=text",
                     "die_with_parent=1",
-                ],
+                ),
+                env=children.environment(),
                 stdin=subprocess.DEVNULL,
                 stdout=log_file,
                 stderr=log_file,

@@ -9,6 +9,8 @@ from typing import Annotated, Literal
 
 import typer
 
+from edged import children
+
 
 def serve(
     endpoint: Annotated[
@@ -34,4 +36,4 @@ def serve(
         "log_format": log_format,
     }
     arguments = [f"{name}={value}" for name, value in flags.items() if value is not None]
-    os.execv(sys.executable, [sys.executable, "-m", "edged.cli.serve_main", *arguments])
+    os.execve(sys.executable, children.command("edged.cli.serve_main", *arguments), children.environment())

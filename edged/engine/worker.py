@@ -27,6 +27,7 @@ from edged.protocol.pulse import PulseWriter
 log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.5
+BLOCKED_WAIT_S = 0.02
 IDLE_ALLOWED_S = 2.0
 TICK_S = 1.0
 FAREWELL_S = 5.0
@@ -110,7 +111,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
     next_tick_s = 0.0
     while True:
         pulse.beat(IDLE_ALLOWED_S)
-        for message in front.receive(0.0 if scheduler.busy else IDLE_WAIT_S):
+        for message in front.receive(_patience_s(scheduler)):
             match message:
                 case wire.Start():
                     scheduler.submit(message)
@@ -122,6 +123,8 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         if scheduler.busy:
             scheduler.turn()
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
+            if not scheduler.busy:
+                next_tick_s = 0.0  # status shall not say for another second that something runs
         now_s = time.monotonic()
         if now_s >= next_tick_s:
             next_tick_s = now_s + TICK_S
@@ -131,6 +134,13 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             front.send(
                 wire.Stats({**stats(scheduler, loaded.pace), "memory": loaded.memory.to_map(), "heat": heat.to_map()})
             )
+
+
+def _patience_s(scheduler: Scheduler) -> float:
+    """How long to wait for messages: not at all while something runs, shortly while all that waits must wait."""
+    if scheduler.jobs:
+        return 0.0
+    return BLOCKED_WAIT_S if scheduler.busy else IDLE_WAIT_S
 
 
 def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:

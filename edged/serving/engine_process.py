@@ -7,13 +7,14 @@ import json
 import os
 import signal
 import subprocess
-import sys
 import tempfile
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from edged import children
 from edged.protocol import pulse
 from edged.protocol.endpoint import MAX_IPC_PATH_BYTES
 
@@ -47,15 +48,16 @@ class EngineProcess:
 
     def __init__(self, endpoint: str, options: dict[str, Any], on_exit: Callable[[Exit], None]) -> None:
         self._on_exit = on_exit
+        self.started_s = time.monotonic()
         pulse_fd = pulse.create()
         self.pulse = pulse.PulseReader(pulse_fd)
         try:
             self._child = subprocess.Popen(
-                [sys.executable, "-m", MODULE, endpoint, str(pulse_fd), str(os.getpid())],
+                children.command(MODULE, endpoint, str(pulse_fd), str(os.getpid())),
                 stdin=subprocess.PIPE,
                 pass_fds=(pulse_fd,),
                 start_new_session=True,  # a terminal's Ctrl-C is for the front, which drains
-                env={**os.environ, "ORT_DISABLE_TELEMETRY": "1"},
+                env=children.environment(ORT_DISABLE_TELEMETRY="1"),
             )
         finally:
             os.close(pulse_fd)

@@ -20,14 +20,15 @@ MAY_IMPORT = {
     "client": {"protocol", "errors"},
     "store": {"protocol", "errors"},
     "engine": {"protocol", "hardware", "store", "errors", "logs"},
-    "serving": {"protocol", "errors"},
+    "children": set(),
+    "serving": {"protocol", "errors", "children"},
     "update": {"store", "protocol", "errors"},
     "fleet": {"update", "store", "client", "protocol", "errors"},
     "service": {"errors"},
     "metrics": {"errors"},
     "doctor": {"store", "hardware", "errors"},
     "status": {"serving", "hardware", "errors"},
-    "bench": {"store", "protocol", "errors"},
+    "bench": {"store", "protocol", "errors", "children"},
 }
 COMPOSERS = {"daemon", "cli", "__main__", "__init__"}
 ONLY_STARTED = {"engine", "hardware.trial"}  # composers start these as processes and never import them

@@ -310,7 +310,7 @@ def is_installed_and_removed_by_its_own_command(box: Box) -> str:
     for path in re.findall(r"^wrote +(\S+)$", written, re.MULTILINE):
         assert f"--- {path}" in planned, path
     box.until("ready", box.ready)
-    box.machine.run("ln", "-s", edged, "/usr/local/bin/edged")
+    box.machine.run("ln", "-s", edged, "/usr/bin/edged")
     box.machine.run("usermod", "-aG", "edged-clients", "ada")
     assert box.answers()
     front = box.front()
@@ -321,7 +321,7 @@ def is_installed_and_removed_by_its_own_command(box: Box) -> str:
     assert (box.machine.root / "var/lib/edged").is_dir()
     box.machine.run(edged, "uninstall", "--purge")
     assert "nothing was installed" in box.machine.run(edged, "uninstall")
-    box.machine.run("rm", "-r", "/opt/edged", "/usr/local/bin/edged")
+    box.machine.run("rm", "-r", "/opt/edged", "/usr/bin/edged")
     _nothing_is_left(box)
     return "installed, again without a change, removed, purged"
 

@@ -12,71 +12,26 @@ version, and whether it is any good, is for others to say.
 
 from __future__ import annotations
 
-import contextlib
-import errno
 import os
 import shutil
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
 from edged.errors import ModelError
 from edged.store import digests
 from edged.store.digests import FileDigest
-from edged.store.durable import StoreError, make_folder, point, sync_file, sync_folder
-from edged.store.journal import Journal
+from edged.store.durable import StoreError, make_folder, point, sync_folder
+from edged.store.journal import Event
 from edged.store.lock import locked
+from edged.store.slot_files import seal, throw_away, used_bytes
+from edged.store.slot_view import ACTIVE, LOCK, PREVIOUS, STAGING, TRASH, SlotView
 
-ACTIVE, PREVIOUS, STAGING, TRASH, LOCK = "active", "previous", ".staging", ".trash", ".lock"
-FILE_MODE = 0o444
 MAX_VERSIONS = 64
 
 
-class Slots:
-    """One model's versions. Methods that change something take the lock, so that updater and daemon may both call."""
-
-    def __init__(self, state: Path, model: str, now_s: Callable[[], float] = time.time) -> None:
-        if not digests.is_name(model):
-            raise StoreError(f"{model[:80]!r} is no name of a model: letters, digits, '.', '_', '-', at most 64")
-        self.model = model
-        self.folder = state / "models" / model
-        self.journal = Journal(self.folder, now_s)
-
-    # ---- what is there
-
-    @property
-    def active(self) -> str | None:
-        return self._target(ACTIVE)
-
-    @property
-    def previous(self) -> str | None:
-        return self._target(PREVIOUS)
-
-    def versions(self) -> tuple[str, ...]:
-        """Every staged version, whole by construction, sorted by name."""
-        if not self.folder.is_dir():
-            return ()
-        names = [path.name for path in self.folder.iterdir() if path.is_dir() and not path.is_symlink()]
-        return tuple(sorted(name for name in names if digests.is_name(name)))
-
-    def path(self, version: str) -> Path:
-        """Where the version lies, there or not. Raises StoreError for what is no version's name."""
-        if not digests.is_name(version):
-            raise StoreError(f"{version[:80]!r} is no version: letters, digits, '.', '_', '-', at most 64")
-        return self.folder / version
-
-    def staged_digest(self, version: str) -> str:
-        """The digest that was given when the version was last staged; empty when it was not. Raises OSError."""
-        noted = [entry for entry in self.journal.read() if entry.event == "staged" and entry.version == version]
-        return noted[-1].digest if noted else ""
-
-    def release_of(self, version: str) -> int:
-        """The release counter it was staged or activated with last; 0 when that is not known. Raises OSError."""
-        noted = [entry.release for entry in self.journal.read() if entry.version == version and entry.release]
-        return noted[-1] if noted else 0
-
-    # ---- changing it
+class Slots(SlotView):
+    """Changes them. Every method takes the lock, so that updater and daemon may both call."""
 
     def staging(self, version: str) -> Path:
         """The folder to put a new version's files into; what an earlier attempt left there is kept, to go on from."""
@@ -94,19 +49,19 @@ class Slots:
         final, aside = self.path(version), self.folder / STAGING / version
         if final.is_dir() and self._is_whole(final, wanted):
             with self._locked():
-                self._throw_away(aside)
+                throw_away(aside, self.folder / TRASH)
                 if digest and self.staged_digest(version) != digest:
                     self.journal.note("staged", version, release=release, digest=digest)
             return final
         digests.check_files(aside, wanted)
-        _seal(aside)
+        seal(aside)
         with self._locked():
             if final.is_dir():
                 if version in (self.active, self.previous):
                     raise StoreError(
                         f"{self.model} {version} is in use and differs from what is staged; use a new version"
                     )
-                self._throw_away(final)
+                throw_away(final, self.folder / TRASH)
             if len(self.versions()) >= MAX_VERSIONS:
                 raise StoreError(f"{self.model} has {MAX_VERSIONS} versions on disk; remove some")
             self.journal.note("staged", version, release=release, digest=digest)
@@ -160,7 +115,7 @@ class Slots:
                 sync_folder(self.folder)
             self._mend()
             if not noted:
-                self._throw_away(self.path(bad))
+                throw_away(self.path(bad), self.folder / TRASH)
                 self.journal.note("roll_back", good or "", replaced=bad, reason=reason)
                 self.journal.note("refuse", bad, release=release, reason=reason)
                 self._mend()
@@ -170,7 +125,7 @@ class Slots:
         """Remembers that a version failed here, and removes it when it is not in use. Raises OSError."""
         with self._locked():
             if self.path(version).is_dir() and version not in (self.active, self.previous):
-                self._throw_away(self.path(version))
+                throw_away(self.path(version), self.folder / TRASH)
             self.journal.note("refuse", version, release=release, reason=reason)
 
     def forgive(self, version: str) -> None:
@@ -190,7 +145,7 @@ class Slots:
             for version in old_first:
                 if used_bytes(self.folder) <= quota_bytes:
                     break
-                self._throw_away(self.path(version))
+                throw_away(self.path(version), self.folder / TRASH)
                 self.journal.note("discard", version, reason="quota")
                 gone.append(version)
             return tuple(gone)
@@ -200,7 +155,7 @@ class Slots:
         with self._locked():
             for folder in sorted((self.folder / STAGING).glob("*")):
                 if folder.name != keep:
-                    self._throw_away(folder)
+                    throw_away(folder, self.folder / TRASH)
 
     def recover(self) -> None:
         """Puts right what a cut left behind; called at start by whoever uses the store. Raises OSError."""
@@ -217,16 +172,6 @@ class Slots:
         make_folder(self.folder)
         with locked(self.folder / LOCK):
             yield
-
-    def _target(self, link: str) -> str | None:
-        """The version a link leads to; None when there is none, or it leads to anything but a version that is there."""
-        try:
-            name = os.readlink(self.folder / link)
-        except OSError as error:
-            if error.errno in (errno.ENOENT, errno.EINVAL, errno.ENOTDIR):
-                return None
-            raise
-        return name if digests.is_name(name) and (self.folder / name).is_dir() else None
 
     def _mend(self) -> None:
         """`active` leads somewhere if anything can, and `previous` to the version before it or nowhere."""
@@ -265,41 +210,9 @@ class Slots:
             return False
         return True
 
-    def _try_note(self, event: str, version: str, *, release: int = 0, replaced: str = "", reason: str = "") -> bool:
+    def _try_note(self, event: Event, version: str, *, release: int = 0, replaced: str = "", reason: str = "") -> bool:
         try:
-            self.journal.note(event, version, release=release, replaced=replaced, reason=reason)  # type: ignore[arg-type]
+            self.journal.note(event, version, release=release, replaced=replaced, reason=reason)
         except OSError:
             return False
         return True
-
-    def _throw_away(self, folder: Path) -> None:
-        """Takes a folder out of sight by one rename, then removes it: no half-removed version is ever seen as one."""
-        if not folder.exists():
-            return
-        trash = self.folder / TRASH
-        make_folder(trash)
-        aside = trash / f"{folder.name}.{time.monotonic_ns()}"
-        folder.rename(aside)
-        sync_folder(folder.parent)
-        shutil.rmtree(aside, ignore_errors=True)
-
-
-def used_bytes(folder: Path) -> int:
-    """Disk blocks below `folder`; a file with several names counts once."""
-    seen: dict[tuple[int, int], int] = {}
-    for path in folder.rglob("*"):
-        with contextlib.suppress(FileNotFoundError):
-            status = path.lstat()
-            seen[status.st_dev, status.st_ino] = status.st_blocks * 512
-    return sum(seen.values())
-
-
-def _seal(folder: Path) -> None:
-    """Read-only files, then file contents, then names, bottom up, all durable."""
-    for path in sorted(folder.rglob("*"), key=lambda path: len(path.parts), reverse=True):
-        if path.is_dir():
-            sync_folder(path)
-        else:
-            path.chmod(FILE_MODE)
-            sync_file(path)
-    sync_folder(folder)

@@ -12,7 +12,9 @@ from edged.errors import ModelError
 from edged.store.digests import FileDigest
 from edged.store.durable import StoreError, write_file
 from edged.store.manifest import read_manifest
-from edged.store.slots import STAGING, Slots, used_bytes
+from edged.store.slot_files import used_bytes
+from edged.store.slot_view import STAGING
+from edged.store.slots import Slots
 from edged.update.bundle import BUNDLE_FILE, Bundle, target_of
 from edged.update.download import Downloader, reuse
 from edged.update.errors import NoSpace, Untrusted

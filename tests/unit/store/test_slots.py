@@ -13,7 +13,8 @@ from edged.store import lock
 from edged.store.digests import FileDigest, hash_file, is_file_name, is_name
 from edged.store.durable import StoreError
 from edged.store.journal import FILE, MAX_LINES, Journal, refused, uncommitted
-from edged.store.slots import Slots, used_bytes
+from edged.store.slot_files import used_bytes
+from edged.store.slots import Slots
 
 
 @pytest.fixture

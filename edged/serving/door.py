@@ -36,7 +36,6 @@ MAX_FLUSH_S = 0.16  # …and after it took nothing many times
 UNKNOWN_UID = -1
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
-SILENT_S = 5.0  # a connection that asked nothing for this long goes first when there are too many
 
 
 @dataclass(slots=True, eq=False)
@@ -84,11 +83,12 @@ class Door:
             self._socket.setsockopt(option, value)
         # not the HANDSHAKE_FAILED events: their value is an errno, not a descriptor, and DISCONNECTED follows each
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
-        self._open: dict[int, float] = {}  # descriptor → when it was accepted, oldest first
+        self._open: dict[int, None] = {}  # descriptors, oldest first
         self._clients: dict[bytes, Client] = {}
         self._by_fd: dict[int, Client] = {}
         self._blocked: set[Client] = set()
         self._welcome = 0
+        self._cut = 0
         self._flush_timer: asyncio.TimerHandle | None = None
         self._flush_s = FLUSH_S
         self.requests_not_taken = 0
@@ -216,7 +216,7 @@ class Door:
         event, fd = _EVENT.unpack_from(frames[0].buffer)
         if event == zmq.EVENT_ACCEPTED:
             self._open.pop(fd, None)
-            self._open[fd] = time.monotonic()
+            self._open[fd] = None
             if len(self._open) > self._most_connections():
                 self._hang_up(self._least_needed(fd))
         else:
@@ -242,10 +242,11 @@ class Door:
         return min(2 * self.limits.max_clients + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
 
     def _least_needed(self, newest: int) -> int:
-        """The oldest connection if it has never asked anything for a while, else the newest."""
-        oldest, since_s = next(iter(self._open.items()))
-        silent = oldest not in self._by_fd and time.monotonic() - since_s > SILENT_S
-        return oldest if silent else newest
+        """The oldest connection that has not asked anything yet, else the newest.
+
+        Not a newer one: its request may be on its way, and would be lost.
+        """
+        return next((fd for fd in self._open if fd not in self._by_fd), newest)
 
     def _hang_up(self, fd: int) -> None:
         """Cut one connection; its client's library connects again later. To unbind instead would cut all of them.
@@ -253,7 +254,10 @@ class Door:
         libzmq aborts the process when descriptors run out, so this must happen well before. The descriptor is
         libzmq's: it is looked at before it is used, as it might have been closed and given to something else.
         """
-        log.info("connections=%d cap reached, one is cut", len(self._open))
+        del self._open[fd]  # its DISCONNECTED event is on the way, and more connections may come before it
+        self._cut += 1
+        if self._cut.bit_count() == 1:  # 1, 2, 4, 8 …: told, and the log not filled
+            log.warning("connections=%d are the most there may be, cut=%d", self._most_connections(), self._cut)
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
             path = socket_path(self._endpoint)
             if path is None or (connection.family == socket.AF_UNIX and connection.getsockname() == str(path)):

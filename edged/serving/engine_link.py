@@ -22,7 +22,7 @@ import zmq
 
 from edged.errors import Busy, Unavailable
 from edged.protocol import engine as wire
-from edged.protocol.pulse import NO_REQUEST
+from edged.protocol.pulse import NO_REQUEST, Beat
 from edged.serving.engine_process import EngineProcess, Exit, private_directory
 from edged.serving.pump import Pump
 
@@ -35,6 +35,7 @@ MAX_BACKOFF_LOST_S = 2.0
 MAX_BACKOFF_FAILED_S = 60.0
 STEADY_S = 30.0  # an engine that served this long starts the back-off anew
 GOODBYE_S = 5.0
+START_ALLOWED_S = 60.0  # Python and its imports from a cold SD card, until the engine's first beat
 
 
 class State(enum.Enum):
@@ -97,7 +98,6 @@ class EngineLink:
 
     def start(self) -> None:
         """Start the engine; returns at once."""
-        self._directory = private_directory(self._beside)
         self._spawn()
         self._watch()
 
@@ -169,7 +169,24 @@ class EngineLink:
     def _spawn(self) -> None:
         if self.state is State.STOPPED and self._spawned:
             return
-        assert self._directory is not None
+        self._suspicion = None
+        self._set(State.LOADING, "the engine is starting")
+        try:
+            self._process = EngineProcess(self._open_channel(), self._options, self._ended)
+        except (OSError, zmq.ZMQError) as error:  # no memory, descriptors or processes left: later there may be
+            self._close_channel()
+            log.error("engine cannot be started model=%s: %s", self.name, error)
+            self._set(State.FAILED, f"the engine cannot be started: {error.strerror}")
+            self._refuse_held()
+            self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_FAILED_S)
+            self._later(self._backoff_s, self._respawn)
+            return
+        log.info("engine started model=%s pid=%d", self.name, self._process.pid)
+
+    def _open_channel(self) -> str:
+        """A fresh private socket, so that nothing meant for an engine that died reaches the next; its endpoint."""
+        if self._directory is None or not self._directory.is_dir():  # a cleaner of /tmp may have taken it
+            self._directory = private_directory(self._beside)
         self._spawned += 1
         endpoint = f"ipc://{self._directory}/{self._spawned}"
         self._socket = self._context.socket(zmq.PAIR)
@@ -178,10 +195,14 @@ class EngineLink:
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(endpoint)
         self._pump = Pump(self._socket, self._receive)
-        self._suspicion = None
-        self._set(State.LOADING, "the engine is starting")
-        self._process = EngineProcess(endpoint, self._options, self._ended)
-        log.info("engine started model=%s pid=%d", self.name, self._process.pid)
+        return endpoint
+
+    def _close_channel(self) -> None:
+        if self._pump is not None:
+            self._pump.close()
+        if self._socket is not None:
+            self._socket.close()
+        self._pump = self._socket = None
 
     def _set(self, state: State, reason: str) -> None:
         self.state, self.reason = state, reason
@@ -223,12 +244,10 @@ class EngineLink:
         process, self._process = self._process, None
         assert process is not None
         assert self._pump is not None
-        assert self._socket is not None
         self._pump.drain_all()  # what it said before it died still counts
         beat = process.pulse.read()
         process.close()
-        self._pump.close()
-        self._socket.close()
+        self._close_channel()
         self.stats = {}
         self.last_end = exit_.describe()
         if self.state is State.STOPPED:
@@ -260,7 +279,9 @@ class EngineLink:
         failed_before = self.state is State.FAILED
         reason = self.reason
         self._spawn()
-        if failed_before:  # until it proves itself, clients are told the last known reason, not made to wait
+        if (
+            failed_before and self._process is not None
+        ):  # until it proves itself, clients are told the last known reason, not made to wait
             self.state, self.reason = State.FAILED, reason
 
     def _refuse_held(self) -> None:
@@ -285,9 +306,9 @@ class EngineLink:
         process = self._process
         if process is not None:
             beat = process.pulse.read()
-            overdue = beat.sequence > 0 and beat.overdue(
-                time.monotonic(), factor=self._hang.factor, floor_s=self._hang.floor_s
-            )
+            if not beat.sequence:  # it has not said anything yet
+                beat = Beat(0, NO_REQUEST, process.started_s, START_ALLOWED_S)
+            overdue = beat.overdue(time.monotonic(), factor=self._hang.factor, floor_s=self._hang.floor_s)
             if not overdue:
                 self._suspicion = None
             elif self._suspicion is None or self._suspicion[0] != beat.sequence:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Iterator
@@ -128,7 +129,7 @@ def test_sighup_takes_over_what_is_safe(endless: Daemon) -> None:
         endless.until(lambda: "settings re-read" in endless.log(), "the settings to be read")
         assert "take effect at the next restart: max_running" in endless.log()
         assert peer.ask("hello")["limits"]["max_requests_per_client"] == 2
-        requests = [peer.send("generate", **LONG) for _ in range(3)]
+        requests = [peer.send("generate", prompt="as the owner wishes", max_tokens=4000) for _ in range(3)]
         assert peer.last(requests[2])["code"] == "busy"
         for request in requests[:2]:
             peer.ask("cancel", target=request)
@@ -176,6 +177,17 @@ def test_deaths_leave_nothing_behind(endless: Daemon) -> None:
     endless.until(lambda: abs(left()[1] - before[1]) <= 2 and left()[0] == before[0], "all to be given back")
     assert left()[2] == before[2] == 1
     assert len(list((endless.directory / "s").glob("engine-*"))) == 1
+
+
+def test_a_cleaner_that_takes_the_channels_directory_is_survived(endless: Daemon) -> None:
+    (channel,) = (endless.directory / "s").glob("engine-*")
+    pid = endless.engine_pid()
+    shutil.rmtree(channel)
+    os.kill(pid, signal.SIGKILL)
+    endless.until(lambda: endless.model().get("pid") != pid or endless.model()["state"] != "ready", "the death")
+    with Peer(endless.endpoint) as peer:
+        assert endless.engine_pid() != pid
+        assert peer.ask("chat", **chat("hello", max_tokens=2))["ev"] == "done"
 
 
 def test_answers_are_whole_after_all_that(endless: Daemon) -> None:

@@ -5,13 +5,14 @@ Owns the nspawn process. Standard library only: it runs with the system's own Py
 
 from __future__ import annotations
 
+import os
 import shutil
 import subprocess
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org/debian"
+MIRROR = os.environ.get("EDGED_DEBIAN_MIRROR", "")  # empty: debootstrap's own choice
 PACKAGES = "systemd,systemd-sysv,dbus,python3,procps"
 BOOT_S = 300.0
 STOP_S = 120.0
@@ -24,7 +25,8 @@ def base_system(cache: Path, suite: str) -> Path:
         cache.mkdir(parents=True, exist_ok=True)
         (cache / f"{suite}.unfinished").touch()
         shutil.rmtree(base, ignore_errors=True)
-        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(base), MIRROR]
+        command = ["debootstrap", "--variant=minbase", f"--include={PACKAGES}", suite, str(base)]
+        command += [MIRROR] if MIRROR else []
         subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
         (cache / f"{suite}.unfinished").unlink()
     return base

@@ -20,6 +20,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).resolve().parent))
 
+from nano.golden import golden_list
 from nano.scoring import Score, held_out_cases, open_model, score_cases
 
 _BARRED = ("commands", "readings", "follow_ups")
@@ -34,6 +35,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0, help="which held-out cases (default 0)")
     parser.add_argument("--bar", type=float, help="least percent that --model must reach on each skill but 'about'")
     parser.add_argument("--misses", type=int, default=0, metavar="N", help="show so many wrong answers of --model")
+    parser.add_argument("--write-golden", type=Path, metavar="FILE", help="do not score: write the golden prompts")
     parser.add_argument("--json", action="store_true", help="print one JSON object instead of a table")
     return parser.parse_args()
 
@@ -58,6 +60,11 @@ def main() -> int:
         if not (folder / "genai_config.json").is_file():
             print(f"{folder} holds no genai_config.json: not a model folder", file=sys.stderr)
             return 2
+    if arguments.write_golden:
+        entries = golden_list(open_model(arguments.model))
+        arguments.write_golden.write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        print(f"{len(entries)} prompts written to {arguments.write_golden}")
+        return 0
     cases = held_out_cases(arguments.count, arguments.seed)
     scores = {name: score_cases(open_model(folder), cases) for name, folder in folders.items()}
     shown = scores["int4"].misses[: arguments.misses]

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from nano.mixture import Stage, training_conversation
+from nano.recall import RecallRows
 from nano.tokenizer import ChatEncoder
 
 Packed = tuple[list[int], list[bool], list[int]]  # ids, wanted, number of the conversation
@@ -16,13 +17,17 @@ Packed = tuple[list[int], list[bool], list[int]]  # ids, wanted, number of the c
 class Packer:
     """Draws conversations and fills rows with them; owns the pool of conversations not yet placed."""
 
-    def __init__(self, encoder: ChatEncoder, seed: str, row_tokens: int) -> None:
+    def __init__(self, encoder: ChatEncoder, recall: RecallRows, seed: str, row_tokens: int) -> None:
         self._encoder = encoder
+        self._recall = recall
         self._rng = Random(seed)
         self._row_tokens = row_tokens
         self._pool: list[tuple[list[int], list[bool]]] = []
 
     def _row(self, stage: Stage) -> Packed:
+        if self._rng.random() < stage.recall:
+            recall_ids, recall_wanted = self._recall.row(self._rng)
+            return recall_ids, recall_wanted, [0] * len(recall_ids)
         while len(self._pool) < 64:
             ids, wanted = self._encoder.training_ids(training_conversation(self._rng, stage))
             if len(ids) <= self._row_tokens:

@@ -41,7 +41,7 @@ def to_hugging_face(model: NanoModel, tokenizer: Tokenizer, shape: Shape, folder
         tie_word_embeddings=False,
     )
     theirs = Phi3ForCausalLM(config).float()
-    state = {name: tensor for name, tensor in model.state_dict().items()}
+    state = dict(model.state_dict())
     theirs.load_state_dict(state)
     ids = torch.arange(3, 60)[None]
     mask = torch.ones(1, 1, 57, 57, dtype=torch.bool).tril()

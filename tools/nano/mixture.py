@@ -19,7 +19,8 @@ class Stage:
     """One stage of the curriculum.
 
     `until_step` is the step at which it ends, `shares` how often each skill is drawn, `list_lengths` and `turns` the
-    fewest and the most readings and questions about them, `kinds` the shares of the questions (none: the usual ones).
+    fewest and the most readings and questions about them, `kinds` the shares of the questions (none: the usual ones),
+    `recall` the share of rows that only train looking up.
     """
 
     until_step: int
@@ -27,6 +28,7 @@ class Stage:
     list_lengths: tuple[int, int]
     turns: tuple[int, int]
     kinds: dict[str, int] | None = None
+    recall: float = 0.0
 
 
 def _commands(rng: Random, split: Split, turns: int) -> list[Exchange]:
@@ -43,7 +45,7 @@ def _readings(rng: Random, split: Split, stage: Stage, turns: int) -> list[Excha
     exchange, question = readings.opening(rng, entries, stage.kinds)
     exchanges = [exchange]
     for _ in range(turns - 1):
-        if rng.random() < (0.5 if stage.kinds is None else 0.1):
+        if rng.random() < (0.5 if stage.kinds is None else 0.15):
             exchange, question = readings.follow_up(rng, entries, question)
         else:
             exchange, question = readings.next_question(rng, entries, stage.kinds)

@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from nano.induction import start_with_induction
+
 INT4_BLOCK = 32
 
 
@@ -83,10 +85,8 @@ class RMSNorm(nn.Module):
         self.weight = nn.Parameter(torch.ones(hidden))
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [..., hidden], computed in float32."""
-        y = x.float()
-        y = y * torch.rsqrt(y.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
-        return y.to(x.dtype)
+        """x [..., hidden] -> the same."""
+        return x * torch.rsqrt(x.pow(2).mean(-1, keepdim=True) + 1e-5) * self.weight
 
 
 class Block(nn.Module):
@@ -121,8 +121,9 @@ class Trunk(nn.Module):
         steps = torch.arange(0, self.head_dim, 2, device=ids.device).float()
         angles = torch.outer(torch.arange(ids.shape[1]).float(), 10000.0 ** (-steps / self.head_dim))
         angles = torch.cat((angles, angles), -1)
-        x = self.embed_tokens(ids).to(torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32)
-        cos, sin = angles.cos().to(x.dtype), angles.sin().to(x.dtype)
+        dtype = torch.bfloat16 if torch.is_autocast_enabled("cpu") else torch.float32
+        cos, sin = angles.cos().to(dtype), angles.sin().to(dtype)
+        x = self.embed_tokens(ids)  # the residual stream stays in float32
         for layer in self.layers:
             x = layer(x, cos, sin, mask)
         out: Tensor = self.norm(x)
@@ -141,7 +142,9 @@ class NanoModel(nn.Module):
                 deep = name.endswith(("o_proj.weight", "down_proj.weight"))
                 std = 0.5 if "embed" in name else parameter.shape[1] ** -0.5 * (0.2 if deep else 0.8)
                 nn.init.normal_(parameter, std=std)
-        nn.init.zeros_(self.lm_head.weight)
+        start_with_induction(
+            self.model.embed_tokens, [layer.self_attn for layer in self.model.layers[:3]], self.lm_head
+        )
 
     def quantise(self, on: bool) -> None:
         """Train on int4-rounded weights from here on, or stop doing so."""

@@ -29,7 +29,7 @@ class Muon(torch.optim.Optimizer):
 
     def __init__(self, parameters: list[tuple[nn.Parameter, int]], lr: float, momentum: float = 0.95) -> None:
         groups = [{"params": [parameter], "pieces": pieces} for parameter, pieces in parameters]
-        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.01})
+        super().__init__(groups, {"lr": lr, "momentum": momentum, "weight_decay": 0.2})
 
     @torch.no_grad()
     def step(self, closure: None = None) -> None:  # type: ignore[override]
@@ -58,13 +58,19 @@ class Muon(torch.optim.Optimizer):
                 parameter.mul_(1 - lr * decay).add_(update, alpha=-lr * gain)
 
 
-def make_optimizers(model: nn.Module, matrix_lr: float, other_lr: float) -> list[torch.optim.Optimizer]:
-    """The two optimizers that share the parameters."""
+def make_optimizers(
+    model: nn.Module, matrix_lr: float, embedding_lr: float, other_lr: float
+) -> list[torch.optim.Optimizer]:
+    """The two optimizers that share the parameters. A token is seen seldom, so that its embedding needs a high rate."""
     matrices: list[tuple[nn.Parameter, int]] = []
+    embedding: list[nn.Parameter] = []
     others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
-        if parameter.dim() == 2 and ".layers." in name:
+        if "embed_tokens" in name:
+            embedding.append(parameter)
+        elif parameter.dim() == 2 and ".layers." in name:
             matrices.append((parameter, 3 if "qkv" in name else 2 if "gate_up" in name else 1))
         else:
             others.append(parameter)
-    return [Muon(matrices, matrix_lr), torch.optim.AdamW(others, lr=other_lr, betas=(0.9, 0.98), weight_decay=0.0)]
+    groups = [{"params": embedding, "lr": embedding_lr}, {"params": others, "lr": other_lr}]
+    return [Muon(matrices, matrix_lr), torch.optim.AdamW(groups, betas=(0.9, 0.98), weight_decay=0.0)]

@@ -22,11 +22,12 @@ class Shape:
 class Schedule:
     """Warm-up, plateau, linear decay to zero. Int4 rounding is trained from the start of the decay."""
 
-    steps: int = 6000
-    decay_steps: int = 1800
+    steps: int = 2200
+    decay_steps: int = 900
     warmup_steps: int = 60
-    matrix_lr: float = 0.02
-    other_lr: float = 0.003
+    matrix_lr: float = 0.01
+    embedding_lr: float = 0.01
+    other_lr: float = 0.004
 
     def factor(self, step: int) -> float:
         """The share of the full learning rate at a step."""
@@ -40,12 +41,16 @@ class Schedule:
 ROW_TOKENS = 256
 ROWS = 16
 
-_COPYING = {"value": 50, "list": 20, "which": 15, "highest": 8, "lowest": 7}
+_LOOKING_BACK = {"several": 28, "where": 30, "value": 12, "highest": 8, "lowest": 8, "any": 4, "rank": 8, "which": 2}
+_COMPARING = {
+    "several": 8, "where": 18, "rank": 10, "value": 16, "highest": 12, "lowest": 12, "any": 12, "place_limit": 10,
+    "which": 5, "count": 3,
+}  # fmt: skip
 CURRICULUM: tuple[Stage, ...] = (
-    # Copying and look-up over short lists comes first: comparing builds on it.
-    Stage(500, {"readings": 0.7, "commands": 0.2, "about": 0.1}, (2, 3), (2, 5), _COPYING),
-    Stage(1200, {"readings": 0.7, "commands": 0.2, "about": 0.1}, (2, 4), (2, 5)),
-    Stage(10**9, {"readings": 0.65, "commands": 0.25, "about": 0.1}, (2, 6), (1, 5)),
+    # Copying and look-up come first: comparing builds on them.
+    Stage(300, {"readings": 0.6, "commands": 0.34, "about": 0.06}, (2, 5), (2, 4), _LOOKING_BACK, 0.3),
+    Stage(1300, {"readings": 0.55, "commands": 0.36, "about": 0.09}, (2, 6), (2, 5), _COMPARING, 0.05),
+    Stage(10**9, {"readings": 0.6, "commands": 0.31, "about": 0.09}, (2, 6), (1, 5)),
 )
 
 

@@ -1,8 +1,8 @@
 """Skill (b), questions about a list of readings, and its second turns.
 
 The forms are chosen so that each step of an answer is a look-up or the comparison of two numbers that stand side by
-side: an extreme is named by its value first (digit by digit) and then by its place, and "which" and "how many" walk
-through the list line by line before they conclude.
+side: a value is given just as its line has it ("kitchen: 21.5"), an extreme is named by its value first (digit by
+digit) and then by its place right behind it, and "which" and "how many" walk through the list line by line.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from random import Random
 
 from nano.chat import Exchange, sentence_case
-from nano.world import PLACES, Split, belongs
+from nano.world import SENSOR_PLACES, Split, belongs
 
 LOWEST_TENTHS, HIGHEST_TENTHS = 100, 399
 _NARROW_TENTHS = 40
@@ -60,7 +60,7 @@ def some_list(rng: Random, split: Split, lengths: tuple[int, int]) -> tuple[Entr
         high = low + _NARROW_TENTHS
     entries: dict[str, int] = {}
     while len(entries) < count:
-        place, tenths = rng.choice(PLACES), rng.randint(low, high)
+        place, tenths = rng.choice(SENSOR_PLACES), rng.randint(low, high)
         if place not in entries and tenths not in entries.values() and belongs(split, place, tenths):
             entries[place] = tenths
     return tuple(entries.items())
@@ -85,6 +85,7 @@ class Question:
     kind: str
     place: str | None = None
     threshold: Threshold | None = None
+    entries: tuple[Entry, ...] = ()
 
 
 def answer(question: Question, entries: tuple[Entry, ...]) -> str:
@@ -93,23 +94,28 @@ def answer(question: Question, entries: tuple[Entry, ...]) -> str:
     kind, threshold = question.kind, question.threshold
     if kind == "list":
         return lines(entries)
+    if kind == "several":
+        return " ".join(f"In the {place}: {tenths_text(tenths)}." for place, tenths in question.entries)
+    if kind in ("where", "rank"):
+        return ", ".join(f"{tenths_text(tenths)} {place}" for place, tenths in question.entries) + "."
     if kind in ("value", "place_limit"):
         assert question.place is not None
         if question.place not in values:
             return f"There is no reading for the {question.place}."
         tenths = values[question.place]
         tail = "" if threshold is None else f", so {threshold.yes_no(tenths)}"
-        return f"The {question.place} is at {tenths_text(tenths)}{tail}."
+        return f"In the {question.place}: {tenths_text(tenths)}{tail}."
     if kind in ("highest", "lowest"):
         pick = max if kind == "highest" else min
         place, tenths = pick(entries, key=lambda entry: entry[1])
         tail = "" if threshold is None else f", so {threshold.yes_no(tenths)}"
-        return f"The {kind} is {tenths_text(tenths)} in the {place}{tail}."
+        return f"{kind.capitalize()}: {tenths_text(tenths)} {place}{tail}."
     assert threshold is not None
-    walk = "".join(f"- {place}: {tenths_text(t)} {threshold.yes_no(t)}\n" for place, t in entries)
-    met = [place for place, tenths in entries if threshold.met_by(tenths)]
-    result = str(len(met)) if kind == "count" else ", ".join(met) or "none"
-    return f"{walk}{threshold.side.capitalize()} {threshold.text}: {result}."
+    walk = "\n".join(f"- {place}: {tenths_text(t)} {threshold.yes_no(t)}" for place, t in entries)
+    if kind == "which":
+        return walk
+    met = sum(threshold.met_by(tenths) for _, tenths in entries)
+    return f"{walk}\n{threshold.side.capitalize()} {threshold.text}: {met}."
 
 
 _LIST = ("list the readings", "repeat the readings", "show me all readings", "what are the readings?")
@@ -138,6 +144,13 @@ _WHICH = (
     "which readings are {l}?", "which rooms are {l}?",
 )  # fmt: skip
 _COUNT = ("how many are {l}?", "how many readings are {l}?", "how many places are {l}?", "count the readings {l}")
+# Lists of look-ups: one question holds many, which is how looking up is learnt first.
+_SEVERAL = ("what are {m} at?", "how warm are {m}?", "give me {m}", "{m}?")
+_WHERE = ("where is it {m}?", "which places are at {m}?", "who has {m}?")
+_RANK = {
+    True: ("rank the readings", "sort from highest to lowest", "sort from warmest to coldest"),
+    False: ("sort from lowest to highest", "sort from coldest to warmest", "sort the readings"),
+}
 _HEADERS = (
     "Readings:", "Sensor readings:", "Temperatures:", "Current readings:", "Here are the readings:",
     "These are the readings:", "Readings now:", "Sensors:",
@@ -157,7 +170,7 @@ def _place_for(rng: Random, entries: tuple[Entry, ...]) -> str:
     listed = [place for place, _ in entries]
     if rng.random() < 0.9:
         return rng.choice(listed)
-    return rng.choice([place for place in PLACES if place not in listed])
+    return rng.choice([place for place in SENSOR_PLACES if place not in listed])
 
 
 def ask(rng: Random, entries: tuple[Entry, ...], shares: dict[str, int] | None = None) -> tuple[str, Question]:
@@ -166,8 +179,12 @@ def ask(rng: Random, entries: tuple[Entry, ...], shares: dict[str, int] | None =
     kind = rng.choices(tuple(shares), tuple(shares.values()))[0]
     threshold = some_threshold(rng, entries, rng.random() < 0.5)
     limit = _limit(rng, threshold)
+    some = tuple(rng.sample(entries, rng.randint(2, len(entries))))
     makers: dict[str, Callable[[], tuple[tuple[str, ...], Question]]] = {
         "list": lambda: (_LIST, Question("list")),
+        "several": lambda: (_SEVERAL, Question("several", entries=some)),
+        "where": lambda: (_WHERE, Question("where", entries=some)),
+        "rank": lambda: (_RANK[threshold.above], Question("rank", entries=_ranked(entries, threshold.above))),
         "value": lambda: (_VALUE, Question("value", _place_for(rng, entries))),
         "highest": lambda: (_HIGHEST, Question("highest")),
         "lowest": lambda: (_LOWEST, Question("lowest")),
@@ -177,7 +194,20 @@ def ask(rng: Random, entries: tuple[Entry, ...], shares: dict[str, int] | None =
         "count": lambda: (_COUNT, Question("count", None, threshold)),
     }
     texts, question = makers[kind]()
-    return sentence_case(rng, rng.choice(texts).format(p=question.place, l=limit)), question
+    if kind == "several":
+        many = _joined([f"the {place}" for place, _ in some])
+    else:
+        many = _joined([tenths_text(tenths) for _, tenths in some])
+    return sentence_case(rng, rng.choice(texts).format(p=question.place, l=limit, m=many)), question
+
+
+def _ranked(entries: tuple[Entry, ...], highest_first: bool) -> tuple[Entry, ...]:
+    return tuple(sorted(entries, key=lambda entry: entry[1], reverse=highest_first))
+
+
+def _joined(texts: list[str]) -> str:
+    """ "a, b and c"."""
+    return " and ".join([", ".join(texts[:-1]), texts[-1]])
 
 
 def _kind_name(question: Question) -> str:
@@ -222,7 +252,7 @@ def follow_up(rng: Random, entries: tuple[Entry, ...], question: Question) -> tu
     threshold = some_threshold(rng, entries, rng.random() < 0.5)
     limit = _limit(rng, threshold)
     kind, place = question.kind, question.place
-    if kind == "list":
+    if kind in ("list", "several", "where", "rank"):
         return next_question(rng, entries)
     if kind in ("value", "place_limit") and rng.random() < 0.65:
         place = _other_place(rng, entries, question)

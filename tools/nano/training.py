@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+import torch._inductor.config
 from tokenizers import Tokenizer
 from torch import Tensor
 from torch.nn import functional as F
@@ -21,6 +22,8 @@ from nano.mixture import SKILLS, held_out_set
 from nano.model import NanoModel
 from nano.optim import make_optimizers
 from nano.plan import ROW_TOKENS, ROWS, Schedule, Shape, stage_at
+from nano.recall import RecallRows
+from nano.threads import ThreadChooser
 from nano.tokenizer import ChatEncoder, build_tokenizer, save_tokenizer
 
 CHUNK_STEPS = 100  # data is reseeded and a checkpoint written each time so many steps are done
@@ -77,8 +80,12 @@ class Run:
         self.folder, self.seed, self.shape, self.schedule = folder, seed, shape, schedule
         self.tokenizer = load_or_build_tokenizer(folder, seed, shape.vocab)
         self.encoder = ChatEncoder(self.tokenizer)
+        self.recall = RecallRows(self.tokenizer, ROW_TOKENS)
         self.model = new_model(self.tokenizer, shape, seed)
-        self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.other_lr)
+        self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.embedding_lr, schedule.other_lr)
+        self._peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
+        self.threads = ThreadChooser(torch.get_num_threads())
+        torch._inductor.config.cpp.dynamic_threads = True
         self.trunk: Callable[[Tensor, Tensor], Tensor] = (
             torch.compile(self.model.model) if compiled else self.model.model
         )
@@ -105,11 +112,13 @@ class Run:
         _save(self.checkpoint, content | {"shape": asdict(self.shape), "seed": self.seed})
 
     def _train_step(self, packer: Packer) -> float:
+        threads, began = self.threads.choose(), time.monotonic()
+        torch.set_num_threads(threads)
         factor = self.schedule.factor(self.step)
-        for optimizer, lr in zip(self.optimizers, (self.schedule.matrix_lr, self.schedule.other_lr), strict=True):
-            for group in optimizer.param_groups:
-                group["lr"] = lr * factor
-        shared_history = 0.0 if self.step < 2000 else 0.2
+        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
+            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
+                group["lr"] = peak * factor
+        shared_history = 0.0 if self.step < 1300 else 0.15
         ids, mask, wanted = packer.batch(stage_at(self.step), ROWS, shared_history)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.trunk(ids, mask)
@@ -120,6 +129,7 @@ class Run:
             optimizer.step()
             optimizer.zero_grad()
         self.step += 1
+        self.threads.took(threads, time.monotonic() - began)
         return float(loss.detach())
 
     def train(self, minutes: float, report: Callable[[str], None]) -> bool:
@@ -130,7 +140,7 @@ class Run:
             if (chunk_began - began) / 60 >= minutes:
                 return False
             self.model.quantise(self.schedule.quantised(self.step))
-            packer = Packer(self.encoder, f"{self.seed}:{self.step}", ROW_TOKENS)
+            packer = Packer(self.encoder, self.recall, f"{self.seed}:{self.step}", ROW_TOKENS)
             count = min(CHUNK_STEPS, self.schedule.steps - self.step)
             losses = [self._train_step(packer) for _ in range(count)]
             took_s = time.monotonic() - chunk_began

@@ -16,6 +16,9 @@ PLACES: tuple[str, ...] = (
     "meeting room", "engine room", "control room", "cold store", "guest room",
 )  # fmt: skip
 
+# Places that have sensors: those of one word.
+SENSOR_PLACES: tuple[str, ...] = tuple(place for place in PLACES if " " not in place)
+
 # Values that make sense for each unit: the first, the last and the step between two of them.
 UNIT_VALUES: dict[str, tuple[int, int, int]] = {
     "percent": (1, 100, 1),

@@ -14,8 +14,9 @@ import typer
 
 from edged import children
 from edged.client import DaemonNotFound
-from edged.client.locate import find_daemon, trouble_at
+from edged.client.locate import NO_PERMISSION, find_daemon, trouble_at
 from edged.errors import OwnerError
+from edged.protocol.endpoint import SYSTEM_SOCKET
 
 START_S = 30.0
 STOP_S = 10.0
@@ -27,12 +28,13 @@ LONGEST_TMPDIR = 60  # characters; a socket's path may have 107
 def daemon_or_private(endpoint: str | None, model: str | None) -> Iterator[tuple[str, bool]]:
     """The daemon that runs, or one started here; and whether it was. One that was named is never replaced.
 
-    Raises DaemonNotFound for a named endpoint where nobody listens, OwnerError when a private one does not start.
+    Raises DaemonNotFound for a named endpoint where nobody listens and for a system's daemon that refuses this user,
+    OwnerError when a private one does not start.
     """
     try:
         found = find_daemon(endpoint)
     except DaemonNotFound:
-        if endpoint or os.environ.get("EDGED_ENDPOINT"):
+        if endpoint or os.environ.get("EDGED_ENDPOINT") or trouble_at(f"ipc://{SYSTEM_SOCKET}") == NO_PERMISSION:
             raise
     else:
         yield found, False

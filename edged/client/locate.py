@@ -14,12 +14,13 @@ from edged.client.errors import DaemonNotFound
 from edged.protocol.endpoint import SYSTEM_SOCKET, socket_path, user_socket
 
 CONNECT_S = 1.0
+NO_PERMISSION = "permission denied; this user may not use that daemon (ask to be put into group edged-clients)"
 _WHY = {
     errno.ENOENT: "no such socket",
     errno.ENOTDIR: "no such socket",
     errno.ECONNREFUSED: "nobody listens there; its daemon has ended",
-    errno.EACCES: "permission denied; this user may not use that daemon",
-    errno.EPERM: "permission denied; this user may not use that daemon",
+    errno.EACCES: NO_PERMISSION,
+    errno.EPERM: NO_PERMISSION,
     errno.ENOTSOCK: "not a socket",
     errno.EPROTOTYPE: "not the socket of an edged daemon",
 }

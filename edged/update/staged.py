@@ -24,11 +24,12 @@ def check_staged(slots: Slots, version: str) -> Bundle:
 
 
 def next_staged(slots: Slots) -> str | None:
-    """The version that was staged last and was neither tried nor removed since: what the daemon is to test now."""
+    """The newest staged version that was neither tried nor removed since: what the daemon is to test now."""
     active, decided = slots.active, set[str]()
+    floor = slots.release_of(active) if active is not None else 0
     for entry in reversed(slots.journal.read()):
-        if entry.event == "staged" and entry.version not in decided:
-            is_there = entry.version in slots.versions() and entry.version not in (active, slots.previous)
-            return entry.version if is_there else None
+        is_open = entry.version not in decided | {active, slots.previous} and entry.version in slots.versions()
+        if entry.event == "staged" and is_open and entry.release > floor:
+            return entry.version
         decided.update({entry.version, entry.replaced})
     return None

@@ -20,7 +20,7 @@ from edged.update import hold
 from edged.update.bundle import BUNDLE_FILE, File, Needs, Rollout
 from edged.update.errors import UpdateBusy
 from edged.update.report import read_report
-from edged.update.staged import check_staged
+from edged.update.staged import check_staged, next_staged
 
 KINDS = [
     "model.onnx",
@@ -269,3 +269,19 @@ def test_two_releases_share_what_is_the_same_on_the_server(publisher: Publisher,
     same = list((publisher.folder / "targets" / "nano").glob("*/*.tokenizer.json"))
     assert len(same) == 2
     assert same[0].stat().st_ino == same[1].stat().st_ino
+
+
+def test_what_is_to_be_tested_next(publisher: Publisher, device: Device, models: list[Path]) -> None:
+    assert next_staged(device.slots) is None
+    publisher.release(models[1], "2.0", 2)
+    device.update()
+    assert next_staged(device.slots) == "2.0"
+    publisher.release(models[2], "3.0", 3)
+    device.update()
+    assert next_staged(device.slots) == "3.0"
+    device.slots.activate("3.0", 3)
+    assert next_staged(device.slots) is None  # 2.0 lies there still, and is older
+    device.slots.roll_back("slow", 3)
+    assert next_staged(device.slots) == "2.0"
+    device.slots.refuse("2.0", "wrong", 2)
+    assert next_staged(device.slots) is None

@@ -19,6 +19,8 @@ from typing import Any
 import msgpack
 import zmq
 
+from edged.protocol.pulse import PulseReader
+
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0  # how long a slow, busy machine may take over anything; a bound for failures, not a measure
 LAST = ("done", "result", "error")
@@ -250,6 +252,22 @@ def descriptors(pid: int) -> list[str]:
         with contextlib.suppress(OSError):
             found.append(os.readlink(fd))
     return found
+
+
+def kill_in_native_call(engine_pid: int) -> bool:
+    """Kill an engine while it is inside a native call, as its own pulse tells; False when it was not in one."""
+    os.kill(engine_pid, signal.SIGSTOP)
+    until(lambda: Path(f"/proc/{engine_pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ", "it to stop")
+    for link in Path(f"/proc/{engine_pid}/fd").iterdir():
+        if "edged-pulse" in os.readlink(link):
+            fd = os.open(link, os.O_RDONLY)
+            reader = PulseReader(fd)
+            rid = reader.read().rid
+            reader.close()
+            os.close(fd)
+            os.kill(engine_pid, signal.SIGKILL if rid else signal.SIGCONT)
+            return bool(rid)
+    raise AssertionError("this process has no pulse: it is no engine")
 
 
 def rss_bytes(pid: int) -> int:

@@ -81,8 +81,13 @@ def why_not() -> str | None:
     return None if done.returncode == 0 else f"strace cannot inject here: {done.stderr.strip()[:200]}"
 
 
-def run(scenario: Scenario, kinds: list[str], *, every: int = 1, limit_s: float = 3600.0) -> Tally:
-    """Injects each kind of fault at every `every`-th call. Stops early after `limit_s`, which is then a breach."""
+def run(
+    scenario: Scenario, kinds: list[str], *, every: int = 1, limit_s: float = 3600.0, only: frozenset[str] = frozenset()
+) -> Tally:
+    """Injects each kind of fault at every `every`-th call, or at those of `only`.
+
+    Stops early after `limit_s`, which is then a breach.
+    """
     started = time.monotonic()
     tally = Tally(scenario.name)
     memory = "/dev/shm" if os.access("/dev/shm", os.W_OK) else None  # fsync costs nothing there; the calls are the same
@@ -90,7 +95,7 @@ def run(scenario: Scenario, kinds: list[str], *, every: int = 1, limit_s: float 
         template, folder, log = Path(base) / "start", Path(base) / "run", Path(base) / "strace.log"
         template.mkdir()
         scenario.prepare(template)
-        points = _points(scenario, template, folder, log)
+        points = [point for point in _points(scenario, template, folder, log) if not only or point[0] in only]
         tally.calls, tally.by_call = len(points), dict(collections.Counter(call for call, _ in points))
         for kind in kinds:
             counts: collections.Counter[str] = collections.Counter()

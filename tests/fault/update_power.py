@@ -30,7 +30,7 @@ import update_scenarios
 
 FICLONE = 0x40049409
 DISK_MIB, HOST_MIB = 64, 512
-CUTS_PER_UPDATE = 4
+MOST_CUTS_PER_UPDATE = 12
 
 
 def why_not() -> str | None:
@@ -88,8 +88,7 @@ def cut_updates(base: Path, cuts: int, seed: int, limit_s: float) -> dict[str, o
             shutil.copytree(plain, disk / "edged", symlinks=True)
         whole_s = min(_time_one(fresh, live, base) for _ in range(3))
         while sum(states.values()) < cuts and time.monotonic() - started < limit_s:
-            moments = sorted(chance.uniform(0, whole_s * 1.1) for _ in range(CUTS_PER_UPDATE))
-            images = _update_and_cut(fresh, live, base, moments, host)
+            images = _update_and_cut(fresh, live, base, host, chance, whole_s)[: cuts - sum(states.values())]
             for image in images:
                 name, problem = _judge(image, base)
                 states[name] += 1
@@ -114,10 +113,12 @@ def _time_one(fresh: Path, live: Path, base: Path) -> float:
         return time.monotonic() - started
 
 
-def _update_and_cut(fresh: Path, live: Path, base: Path, moments: list[float], host: Path) -> list[Path]:
-    """One update in a child; an image of the disk at each moment."""
+def _update_and_cut(
+    fresh: Path, live: Path, base: Path, host: Path, chance: random.Random, whole_s: float
+) -> list[Path]:
+    """One update in a child, and images of the disk at random moments until it ends; the last is killed with it."""
     snapshot(fresh, live)
-    images = []
+    images: list[Path] = []
     with mounted(live, base / "disk", "ext4") as disk:
         pid = os.fork()
         if pid == 0:
@@ -127,13 +128,13 @@ def _update_and_cut(fresh: Path, live: Path, base: Path, moments: list[float], h
                 status = 0
             finally:
                 os._exit(status)
-        started = time.monotonic()
-        for number, moment in enumerate(moments):
-            time.sleep(max(0.0, started + moment - time.monotonic()))
-            images.append(host / f"cut{number}.ext4")
+        while len(images) < MOST_CUTS_PER_UPDATE and os.waitpid(pid, os.WNOHANG) == (0, 0):
+            time.sleep(chance.uniform(0, whole_s / 4))
+            images.append(host / f"cut{len(images)}.ext4")
             snapshot(live, images[-1])
-        os.kill(pid, signal.SIGKILL)
-        os.waitpid(pid, 0)
+        if len(images) == MOST_CUTS_PER_UPDATE:
+            os.kill(pid, signal.SIGKILL)
+            os.waitpid(pid, 0)
     return images
 
 

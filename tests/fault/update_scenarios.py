@@ -63,7 +63,7 @@ def prepare(folder: Path) -> None:
 def act(folder: Path) -> None:
     """What updater and daemon do on the disk, one after the other."""
     report = run(settings(folder))
-    if report.phase == "failed":
+    if report.phase not in ("staged", "up_to_date"):  # failed, or waits: a hold switch that cannot be read is set
         raise UpdateError(report.message)
     if report.phase == "staged":
         slots = Slots(folder / "state", "nano")

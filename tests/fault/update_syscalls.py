@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> int:
     parser.add_argument("--scenario", choices=list(scenarios), action="append", help="one of them (all)")
     parser.add_argument("--kinds", default="KILL,ENOSPC,EIO", help="comma-separated (KILL,ENOSPC,EIO)")
     parser.add_argument("--every", type=int, default=1, help="only every n-th call (1)")
+    parser.add_argument("--call", action="append", default=[], help="only at this system call, such as fsync; several")
     parser.add_argument("--limit-s", type=float, default=1800.0, help="give up after this many seconds a scenario")
     parser.add_argument("--json", action="store_true", help="print the summary as JSON")
     args = parser.parse_args(argv)
@@ -35,7 +36,8 @@ def main(argv: list[str] | None = None) -> int:
         return 77
     kinds = list(strace_faults.chosen(args.kinds))
     chosen = [scenarios[name] for name in args.scenario or scenarios]
-    tallies = [strace_faults.run(one, kinds, every=max(1, args.every), limit_s=args.limit_s) for one in chosen]
+    how = {"every": max(1, args.every), "limit_s": args.limit_s, "only": frozenset(args.call)}
+    tallies = [strace_faults.run(one, kinds, **how) for one in chosen]
     return strace_faults.summary(tallies, as_json=args.json)
 
 

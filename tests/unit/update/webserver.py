@@ -51,8 +51,8 @@ class Handler(BaseHTTPRequestHandler):
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
         self.end_headers()
+        self.server.sent_bytes += len(data)  # before the client can have it all
         self.wfile.write(data)
-        self.server.sent_bytes += len(data)
 
     def log_message(self, format: str, *args: object) -> None:
         pass

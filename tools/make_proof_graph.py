@@ -175,6 +175,14 @@ def build() -> dict[str, bytes]:
     return files
 
 
+def _same(name: str, left: bytes, right: bytes) -> bool:
+    """Graphs to the byte; arrays by their values, as each zlib packs them in its own way."""
+    if not name.endswith(".npz"):
+        return left == right
+    with np.load(io.BytesIO(left)) as one, np.load(io.BytesIO(right)) as other:
+        return set(one) == set(other) and all(np.allclose(one[key], other[key], rtol=1e-6) for key in one)
+
+
 def main() -> int:
     arguments = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     arguments.add_argument("--check", action="store_true", help="compare with the files in the tree, write nothing")
@@ -183,7 +191,7 @@ def main() -> int:
     for name, content in build().items():
         target = DATA / name
         if check:
-            if not target.is_file() or target.read_bytes() != content:
+            if not target.is_file() or not _same(name, target.read_bytes(), content):
                 different.append(name)
             continue
         target.write_bytes(content)

@@ -69,7 +69,7 @@ def training_conversation(rng: Random, stage: Stage) -> Conversation:
             return Conversation(skill, tuple(exchanges), maybe_system(rng))
 
 
-HELD_OUT_STAGE = Stage(0, {}, (2, 6), (1, 1))
+HELD_OUT_STAGE = Stage(0, {}, (2, 5), (1, 1))
 
 
 def held_out_conversation(rng: Random, skill: str) -> Conversation:

@@ -22,8 +22,8 @@ class Shape:
 class Schedule:
     """Warm-up, plateau, linear decay to zero. Int4 rounding is trained from the start of the decay."""
 
-    steps: int = 2200
-    decay_steps: int = 900
+    steps: int = 1850
+    decay_steps: int = 750
     warmup_steps: int = 60
     matrix_lr: float = 0.01
     embedding_lr: float = 0.01
@@ -49,8 +49,8 @@ _COMPARING = {
 CURRICULUM: tuple[Stage, ...] = (
     # Copying and look-up come first: comparing builds on them.
     Stage(300, {"readings": 0.6, "commands": 0.34, "about": 0.06}, (2, 5), (2, 4), _LOOKING_BACK, 0.3),
-    Stage(1300, {"readings": 0.55, "commands": 0.36, "about": 0.09}, (2, 6), (2, 5), _COMPARING, 0.05),
-    Stage(10**9, {"readings": 0.6, "commands": 0.31, "about": 0.09}, (2, 6), (1, 5)),
+    Stage(1200, {"readings": 0.55, "commands": 0.36, "about": 0.09}, (2, 6), (2, 5), _COMPARING, 0.05),
+    Stage(10**9, {"readings": 0.7, "commands": 0.22, "about": 0.08}, (2, 5), (2, 5)),
 )
 
 

@@ -75,7 +75,7 @@ def some_threshold(rng: Random, entries: tuple[Entry, ...], above: bool) -> Thre
     """A limit near one of the readings, so that the comparison is worth asking."""
     near = rng.choice(entries)[1] + rng.randint(-40, 40)
     near = min(max(near, LOWEST_TENTHS), HIGHEST_TENTHS)
-    return Threshold(near if rng.random() < 0.15 else near // 10 * 10, above)
+    return Threshold(near // 10 * 10, above)
 
 
 @dataclass(frozen=True)
@@ -158,7 +158,7 @@ _HEADERS = (
 _SIDES = {True: ("above", "above", "over", "higher than"), False: ("below", "below", "under", "lower than")}
 
 # How often each kind is asked. Walks are long, so that they weigh more in tokens than their share says.
-_SHARES = {"value": 26, "highest": 13, "lowest": 13, "any": 16, "place_limit": 10, "which": 12, "count": 8, "list": 2}
+_SHARES = {"value": 26, "highest": 13, "lowest": 13, "any": 16, "place_limit": 12, "which": 12, "count": 6, "list": 2}
 
 
 def _limit(rng: Random, threshold: Threshold) -> str:

@@ -118,7 +118,7 @@ class Run:
         for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
             for group, peak in zip(optimizer.param_groups, peaks, strict=True):
                 group["lr"] = peak * factor
-        shared_history = 0.0 if self.step < 1300 else 0.15
+        shared_history = 0.0 if self.step < 1200 else 0.1
         ids, mask, wanted = packer.batch(stage_at(self.step), ROWS, shared_history)
         with torch.autocast("cpu", dtype=torch.bfloat16):
             hidden = self.trunk(ids, mask)

@@ -109,10 +109,11 @@ def golden(
     out: Annotated[Path, typer.Argument(help="Where prompts and answers go (JSON).")],
     max_tokens: Annotated[int, typer.Option(min=1, max=1024)] = 32,
     same_share: Annotated[float, typer.Option(min=0, max=1, help="Share of each answer that must come again.")] = 1.0,
+    raw: Annotated[bool, typer.Option("--raw", help="Without the chat template.")] = False,
     endpoint: Annotated[str | None, typer.Option(help="The reference box's daemon, which runs the model.")] = None,
 ) -> None:
     """Record golden answers from a running daemon, at temperature 0."""
-    count = record_golden(prompts, out, max_tokens=max_tokens, same_share=same_share, endpoint=endpoint)
+    count = record_golden(prompts, out, max_tokens=max_tokens, same_share=same_share, chat=not raw, endpoint=endpoint)
     typer.echo(f"{out}: {count} prompts with their answers")
 
 

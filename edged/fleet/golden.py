@@ -13,8 +13,13 @@ from edged.update.bundle import Golden
 _FILE = TypeAdapter(tuple[Golden, ...])
 
 
-def record_golden(prompts: Path, out: Path, *, max_tokens: int, same_share: float, endpoint: str | None) -> int:
-    """Asks the daemon each line of `prompts`; returns how many. Raises FleetError and the client's own errors."""
+def record_golden(
+    prompts: Path, out: Path, *, max_tokens: int, same_share: float, chat: bool, endpoint: str | None
+) -> int:
+    """Asks the daemon each line of `prompts`; returns how many.
+
+    Raises FleetError, also for an answer without a word (it would prove nothing), and the client's own errors.
+    """
     try:
         lines = [line for line in prompts.read_text(encoding="utf-8").splitlines() if line.strip()]
     except (OSError, UnicodeDecodeError) as error:
@@ -22,8 +27,11 @@ def record_golden(prompts: Path, out: Path, *, max_tokens: int, same_share: floa
     found = []
     with Client(endpoint) as client:
         for line in lines:
-            said = client.generate(line, max_tokens=max_tokens, temperature=0.0)
-            found.append(Golden(prompt=line, max_tokens=max_tokens, answer=said.text, same_share=same_share))
+            ask = client.chat if chat else client.generate
+            said = ask(line, max_tokens=max_tokens, temperature=0.0)
+            if not said.text.strip():
+                raise FleetError(f"{line[:60]!r} is answered without a word; take another prompt")
+            found.append(Golden(prompt=line, max_tokens=max_tokens, answer=said.text, same_share=same_share, chat=chat))
     out.write_bytes(_FILE.dump_json(tuple(found), indent=1))
     return len(found)
 

@@ -62,6 +62,7 @@ class File(Strict):
 class Golden(Strict):
     """A question and the answer recorded on a reference box with temperature 0.
 
+    `chat`: asked as a user's message, through the model's chat template; else the prompt goes in as it is.
     `same_share` of the answer's characters, from its start, must come out again: 1 is all of them. Other processors
     round otherwise, so a text may part from the recorded one after a while and still be right.
     """
@@ -70,6 +71,7 @@ class Golden(Strict):
     max_tokens: Annotated[int, Field(ge=1, le=1024)]
     answer: Annotated[str, Field(max_length=16_384)]
     same_share: Share = 1.0
+    chat: bool = True
 
 
 class Needs(Strict):

@@ -41,7 +41,7 @@ class Engine(Protocol):
     """One engine process with one model."""
 
     async def ask(self, golden: Golden) -> Answer:
-        """A raw prompt at temperature 0. Raises EdgedError when it is not answered."""
+        """One prompt at temperature 0, as a chat or raw. Raises EdgedError when it is not answered."""
 
     def memory_bytes(self) -> int | None:
         """Memory of its process that is not a mapped file; None when that is not known."""

@@ -52,18 +52,22 @@ class RealEngine:
 
     async def ask(self, golden: Golden) -> Answer:
         rid = next(self._rids)
+        question = (
+            {"op": "chat", "messages": [{"role": "user", "content": golden.prompt}]}
+            if golden.chat
+            else {"op": "generate", "prompt": golden.prompt}
+        )
         body = {
             "v": 1,
             "id": rid,
-            "op": "generate",
-            "prompt": golden.prompt,
+            **question,
             "max_tokens": golden.max_tokens,
             "temperature": 0.0,
         }
         body = parse_request(body).model_dump()
         done = self._waiting[rid] = asyncio.get_running_loop().create_future()
         self.link.submit(
-            wire.Start(rid, os.getuid(), b"golden", "generate", body, time.monotonic(), None, stream=False)
+            wire.Start(rid, os.getuid(), b"golden", question["op"], body, time.monotonic(), None, stream=False)
         )
         said = await done
         return Answer(said.text or "", said.usage["completion_tokens"], said.timings.get("decode_tps", 0.0))

@@ -5,12 +5,12 @@ from __future__ import annotations
 import json as jsonlib
 import os
 import subprocess
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from edged import children
 from edged.cli.options import Json
 from edged.errors import OwnerError
 
@@ -147,9 +147,13 @@ def _run(action: str, config: Path | None, *, json: bool, by_hand: bool = True) 
     told = jsonlib.dumps(run_settings(read_update_file(config), settings, action=action, by_hand=by_hand))
     last: dict[str, Any] = {}
     shown = ""
-    command = [sys.executable, "-m", "edged.update"]
     with subprocess.Popen(
-        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, **_owner(settings.state_path)
+        children.command("edged.update"),
+        env=children.environment(),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+        **_owner(settings.state_path),
     ) as child:
         assert child.stdin is not None
         assert child.stdout is not None

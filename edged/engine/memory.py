@@ -83,10 +83,6 @@ class EngineMemory:
         self._is_loaded = True
         self._read_s = 0.0
 
-    @property
-    def weights(self) -> Weights:
-        return self._weights
-
     def budget_bytes(self) -> int:
         """KV memory there may be in all, in use and idle together."""
         return self.budget().kv_bytes

@@ -16,7 +16,7 @@ from edged.protocol.codec import pack, unpack_trusted
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run one `chat`, `generate` or `tokenize`. `body` is the validated public request as a map.
+    """Run one `chat`, `generate`, `tokenize` or `session.close`. `body` is the validated public request as a map.
 
     `received_s` is when the front had it whole; `deadline_s` is absolute or None; `stream`: deltas are wanted.
     """
@@ -37,15 +37,6 @@ class Stop:
 
     rid: int
     reason: str
-
-
-@dataclass(frozen=True, slots=True)
-class CloseSession:
-    """Free what session `name` of `uid` keeps. Answered with Result or Failed under `rid`."""
-
-    rid: int
-    uid: int
-    name: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,7 +134,7 @@ class Stats:
     values: dict[str, Any] = field(default_factory=dict)
 
 
-ToEngine = Start | Stop | CloseSession | Quit
+ToEngine = Start | Stop | Quit
 ToFront = Ready | LoadFailed | Loading | Queued | Accepted | Progress | Delta | Done | Result | Failed | Stats
 AnyMessage = ToEngine | ToFront
 
@@ -152,7 +143,6 @@ _KINDS: dict[str, type[Any]] = {
     for kind in (
         Start,
         Stop,
-        CloseSession,
         Quit,
         Ready,
         LoadFailed,

@@ -124,12 +124,6 @@ class EngineLink:
                 self._send(wire.Stop(rid, reason))
         return False
 
-    def send(self, message: wire.ToEngine) -> None:
-        """Any other message. Raises Unavailable when there is no engine to take it."""
-        if self.state is not State.READY:
-            raise self.unavailable()
-        self._send(message)
-
     def unavailable(self) -> Unavailable:
         """The error that tells a client why this model does not answer."""
         if self.state is State.FAILED:

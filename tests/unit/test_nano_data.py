@@ -22,6 +22,7 @@ KINDS = ("list", "several", "where", "rank", "value", "highest", "lowest", "any"
 WIDE_STAGE = mixture.Stage(1, {"readings": 1.0}, (2, 6), (1, 5), dict.fromkeys(KINDS, 1))
 READING = re.compile(r"^- ([a-z ]+): (\d\d\.\d)$", re.MULTILINE)
 LIMIT = re.compile(r"(above|over|higher than|below|under|lower than) (\d+(?:\.\d)?)")
+COMPARED = r"(above|below) (\d+)"
 
 
 def draws(seed: str, count: int) -> list[Conversation]:
@@ -161,6 +162,13 @@ def limit_in(text: str) -> tuple[str, float] | None:
     return side, float(found[2])
 
 
+def said_limit(answer: str) -> tuple[str, float]:
+    """The limit an answer says that it compared with."""
+    found = re.search(COMPARED, answer)
+    assert found, answer
+    return found[1], float(found[2])
+
+
 def beyond(value: float, limit: tuple[str, float]) -> bool:
     """Strictly beyond the limit."""
     return value > limit[1] if limit[0] == "above" else value < limit[1]
@@ -168,8 +176,9 @@ def beyond(value: float, limit: tuple[str, float]) -> bool:
 
 def check_sentence(readings: dict[str, float], exchange: Exchange, limit: tuple[str, float] | None) -> None:
     """A one-line answer against the readings; `limit` is that of the question, when it names one."""
-    extreme = re.fullmatch(r"(Highest|Lowest): (\d\d\.\d) ([a-z ]+?)(?:, so (yes|no))?\.", exchange.answer)
-    at_place = re.fullmatch(r"In the ([a-z ]+): (\d\d\.\d)(?:, so (yes|no))?\.", exchange.answer)
+    words = re.sub(rf"(\d\d\.\d) {COMPARED}: (?=yes|no)", r"\1 ", exchange.answer)
+    extreme = re.fullmatch(r"(Highest|Lowest): (\d\d\.\d) ([a-z ]+?)(?:, \2 (yes|no))?\.", words)
+    at_place = re.fullmatch(r"In the ([a-z ]+): (\d\d\.\d)(?: (yes|no))?\.", words)
     if extreme:
         value = (max if extreme[1] == "Highest" else min)(readings.values())
         assert (float(extreme[2]), readings[extreme[3]]) == (value, value), exchange
@@ -181,13 +190,15 @@ def check_sentence(readings: dict[str, float], exchange: Exchange, limit: tuple[
         word = at_place[3]
     if limit is not None:
         assert word == ("yes" if beyond(value, limit) else "no"), exchange
+        assert said_limit(exchange.answer) == limit, exchange
 
 
 def check_walk(readings: dict[str, float], exchange: Exchange, limit: tuple[str, float]) -> None:
     """A walk through the list: every line with its verdict; when it was to count, the number of them."""
     lines = exchange.answer.split("\n")
     met = [place for place, value in readings.items() if beyond(value, limit)]
-    walked = [f"- {p}: {v:.1f} {'yes' if p in met else 'no'}" for p, v in readings.items()]
+    side, than = limit
+    walked = [f"- {p}: {v:.1f} {side} {than:g}: {'yes' if p in met else 'no'}" for p, v in readings.items()]
     assert lines[: len(readings)] == walked, exchange
     if len(lines) > len(readings):
         found = re.fullmatch(r"(Above|Below) (\d+(?:\.\d)?): (\d)\.", lines[-1])

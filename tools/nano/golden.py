@@ -23,7 +23,7 @@ EXAMPLES: tuple[tuple[str, tuple[str, ...], str], ...] = (
     ("commands", ("open the window in the bedroom",), '{"device":"window","place":"bedroom","action":"open"}'),
     ("readings", (_READINGS + "Which is the warmest?",), "Highest: 27.3 attic."),
     ("readings", (_READINGS + "What is the kitchen at?",), "In the kitchen: 21.5."),
-    ("readings", (_READINGS + "Is anything above 30?",), "Highest: 27.3 attic, so no."),
+    ("readings", (_READINGS + "Is anything above 30?",), "Highest: 27.3 attic, 27.3 above 30: no."),
     ("follow_ups", ("set the lab fan to 40 percent", _LAB_FAN, "and in the bedroom?"), _BEDROOM_FAN),
     ("follow_ups", ("set the lab fan to 40 percent", _LAB_FAN, "make it 10 more"), _LAB_FAN_MORE),
     (

@@ -22,8 +22,8 @@ class Shape:
 class Schedule:
     """Warm-up, plateau, linear decay to zero. Int4 rounding is trained from the start of the decay."""
 
-    steps: int = 1850
-    decay_steps: int = 750
+    steps: int = 4600
+    decay_steps: int = 1600
     warmup_steps: int = 60
     matrix_lr: float = 0.01
     embedding_lr: float = 0.01
@@ -41,16 +41,19 @@ class Schedule:
 ROW_TOKENS = 256
 ROWS = 16
 
-_LOOKING_BACK = {"several": 28, "where": 30, "value": 12, "highest": 8, "lowest": 8, "any": 4, "rank": 8, "which": 2}
+_LOOKING_BACK = {
+    "several": 24, "where": 26, "value": 12, "highest": 8, "lowest": 8, "any": 6, "place_limit": 4, "rank": 8,
+    "which": 4,
+}  # fmt: skip
 _COMPARING = {
-    "several": 8, "where": 18, "rank": 10, "value": 16, "highest": 12, "lowest": 12, "any": 12, "place_limit": 10,
-    "which": 5, "count": 3,
+    "several": 8, "where": 14, "rank": 10, "value": 16, "highest": 12, "lowest": 12, "any": 12, "place_limit": 10,
+    "which": 7, "count": 5,
 }  # fmt: skip
 CURRICULUM: tuple[Stage, ...] = (
-    # Copying and look-up come first: comparing builds on them.
-    Stage(300, {"readings": 0.6, "commands": 0.34, "about": 0.06}, (2, 5), (2, 4), _LOOKING_BACK, 0.3),
-    Stage(1200, {"readings": 0.55, "commands": 0.36, "about": 0.09}, (2, 6), (2, 5), _COMPARING, 0.05),
-    Stage(10**9, {"readings": 0.7, "commands": 0.22, "about": 0.08}, (2, 5), (2, 5)),
+    # Copying, look-up and the order of numbers come first: all else builds on them.
+    Stage(300, {"readings": 0.6, "commands": 0.34, "about": 0.06}, (2, 5), (2, 4), _LOOKING_BACK, 0.4),
+    Stage(1500, {"readings": 0.55, "commands": 0.36, "about": 0.09}, (2, 6), (2, 5), _COMPARING, 0.1),
+    Stage(10**9, {"readings": 0.7, "commands": 0.22, "about": 0.08}, (2, 5), (2, 5), None, 0.03),
 )
 
 

@@ -2,7 +2,8 @@
 
 The forms are chosen so that each step of an answer is a look-up or the comparison of two numbers that stand side by
 side: a value is given just as its line has it ("kitchen: 21.5"), an extreme is named by its value first (digit by
-digit) and then by its place right behind it, and "which" and "how many" walk through the list line by line.
+digit) and then by its place right behind it, a limit is said again right behind the value it is held against ("21.5
+above 20: yes"), and "which" and "how many" walk through the list line by line.
 """
 
 from __future__ import annotations
@@ -46,9 +47,9 @@ class Threshold:
         """Strictly above, or strictly below."""
         return tenths > self.tenths if self.above else tenths < self.tenths
 
-    def yes_no(self, tenths: int) -> str:
-        """The word an answer ends with."""
-        return "yes" if self.met_by(tenths) else "no"
+    def held_against(self, tenths: int) -> str:
+        """The comparison in words: "21.5 above 20: yes"."""
+        return f"{tenths_text(tenths)} {self.side} {self.text}: {'yes' if self.met_by(tenths) else 'no'}"
 
 
 def some_list(rng: Random, split: Split, lengths: tuple[int, int]) -> tuple[Entry, ...]:
@@ -71,11 +72,15 @@ def lines(entries: tuple[Entry, ...]) -> str:
     return "\n".join(f"- {place}: {tenths_text(tenths)}" for place, tenths in entries)
 
 
-def some_threshold(rng: Random, entries: tuple[Entry, ...], above: bool) -> Threshold:
-    """A limit near one of the readings, so that the comparison is worth asking."""
-    near = rng.choice(entries)[1] + rng.randint(-40, 40)
-    near = min(max(near, LOWEST_TENTHS), HIGHEST_TENTHS)
+def limit_near(rng: Random, tenths: int, above: bool) -> Threshold:
+    """A limit in whole numbers, at most four degrees away, so that the comparison is worth asking."""
+    near = min(max(tenths + rng.randint(-40, 40), LOWEST_TENTHS), HIGHEST_TENTHS)
     return Threshold(near // 10 * 10, above)
+
+
+def some_threshold(rng: Random, entries: tuple[Entry, ...], above: bool) -> Threshold:
+    """A limit near one of the readings."""
+    return limit_near(rng, rng.choice(entries)[1], above)
 
 
 @dataclass(frozen=True)
@@ -103,15 +108,15 @@ def answer(question: Question, entries: tuple[Entry, ...]) -> str:
         if question.place not in values:
             return f"There is no reading for the {question.place}."
         tenths = values[question.place]
-        tail = "" if threshold is None else f", so {threshold.yes_no(tenths)}"
-        return f"In the {question.place}: {tenths_text(tenths)}{tail}."
+        said = tenths_text(tenths) if threshold is None else threshold.held_against(tenths)
+        return f"In the {question.place}: {said}."
     if kind in ("highest", "lowest"):
         pick = max if kind == "highest" else min
         place, tenths = pick(entries, key=lambda entry: entry[1])
-        tail = "" if threshold is None else f", so {threshold.yes_no(tenths)}"
+        tail = "" if threshold is None else f", {threshold.held_against(tenths)}"
         return f"{kind.capitalize()}: {tenths_text(tenths)} {place}{tail}."
     assert threshold is not None
-    walk = "\n".join(f"- {place}: {tenths_text(t)} {threshold.yes_no(t)}" for place, t in entries)
+    walk = "\n".join(f"- {place}: {threshold.held_against(tenths)}" for place, tenths in entries)
     if kind == "which":
         return walk
     met = sum(threshold.met_by(tenths) for _, tenths in entries)
@@ -158,7 +163,7 @@ _HEADERS = (
 _SIDES = {True: ("above", "above", "over", "higher than"), False: ("below", "below", "under", "lower than")}
 
 # How often each kind is asked. Walks are long, so that they weigh more in tokens than their share says.
-_SHARES = {"value": 26, "highest": 13, "lowest": 13, "any": 16, "place_limit": 12, "which": 12, "count": 6, "list": 2}
+_SHARES = {"value": 26, "highest": 13, "lowest": 13, "any": 16, "place_limit": 12, "which": 12, "count": 6, "list": 4}
 
 
 def _limit(rng: Random, threshold: Threshold) -> str:

@@ -3,22 +3,28 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 from edged.errors import ModelError
+from edged.store.digests import is_name
+from edged.store.slot_view import SlotView
 
-_NAME = re.compile(r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")
 _PACKAGE = Path(__file__).resolve().parent.parent
 
 
 @dataclass(frozen=True, slots=True)
 class FoundModel:
-    """A model by the name clients use; `origin` is `embedded`, `store` or `folder`."""
+    """A model by the name clients use; `origin` is `embedded`, `store` or `folder`.
+
+    `version` is the store's, and `folder` that version's own: what is active may change while the model runs.
+    """
 
     name: str
     folder: Path
     origin: str
+    version: str | None = None
 
 
 def embedded_folder() -> Path:
@@ -28,13 +34,11 @@ def embedded_folder() -> Path:
 
 
 def installed(state: Path) -> list[FoundModel]:
-    """Every model that can be named: the store's first, then the embedded ones it does not replace."""
+    """Every model that can be named: the store's active versions first, then the embedded ones they do not replace."""
     found: dict[str, FoundModel] = {}
-    for origin, base, inner in (("store", state / "models", "active"), ("embedded", embedded_folder(), "")):
-        for folder in sorted(base.iterdir()) if base.is_dir() else []:
-            inside = folder / inner if inner else folder
-            if _NAME.match(folder.name) and (inside / "genai_config.json").is_file():
-                found.setdefault(folder.name, FoundModel(folder.name, inside, origin))
+    for model in [*_in_store(state), *_embedded()]:
+        if (model.folder / "genai_config.json").is_file():
+            found.setdefault(model.name, model)
     return list(found.values())
 
 
@@ -52,3 +56,20 @@ def find_model(wanted: str, state: Path) -> FoundModel:
     raise ModelError(
         state / "models" / wanted, "", f"no model of that name is installed (installed: {names}); give a name or a path"
     )
+
+
+def _in_store(state: Path) -> Iterator[FoundModel]:
+    for name in _names(state / "models"):
+        slots = SlotView(state, name)
+        version = slots.active
+        if version is not None:
+            yield FoundModel(name, slots.path(version), "store", version)
+
+
+def _embedded() -> Iterator[FoundModel]:
+    for name in _names(embedded_folder()):
+        yield FoundModel(name, embedded_folder() / name, "embedded")
+
+
+def _names(base: Path) -> list[str]:
+    return sorted(path.name for path in base.iterdir() if is_name(path.name)) if base.is_dir() else []

@@ -13,6 +13,7 @@ from edged.store import lock
 from edged.store.digests import FileDigest, hash_file, is_file_name, is_name
 from edged.store.durable import StoreError
 from edged.store.journal import FILE, MAX_LINES, Journal, refused, uncommitted
+from edged.store.models import find_model
 from edged.store.slot_files import used_bytes
 from edged.store.slots import Slots
 
@@ -31,6 +32,18 @@ def put(slots: Slots, version: str, size: int = 100) -> dict[str, FileDigest]:
     wanted = {name: hash_file(aside / name) for name in ("model.onnx", "sub/vocab.json")}
     slots.stage(version, wanted, release=int(version.split(".")[0]))
     return wanted
+
+
+def test_a_model_is_found_in_the_folder_of_its_version(slots: Slots, tmp_path: Path) -> None:
+    """An engine reads files for as long as it lives: not through a link that an update turns elsewhere."""
+    assert find_model("nano", tmp_path).origin == "embedded"
+    for version in ("1.0", "2.0"):
+        (slots.staging(version) / "genai_config.json").write_bytes(b"{}")
+        slots.stage(version, {"genai_config.json": hash_file(slots.staging(version) / "genai_config.json")})
+        assert find_model("nano", tmp_path).version != version
+        slots.activate(version)
+        found = find_model("nano", tmp_path)
+        assert (found.origin, found.version, found.folder) == ("store", version, slots.path(version))
 
 
 def test_a_life_of_three_versions(slots: Slots) -> None:

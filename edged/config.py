@@ -36,6 +36,11 @@ class Settings(BaseSettings):
     state_dir: str = Field("", description="models and remembered measurements; empty: the user's or the system's")
     model: str = Field("nano", description="name of an installed model, or the path of a model folder")
 
+    # who may do what
+    access: dict[str, list[str]] = Field(
+        {}, description='rights (chat, infer, admin) by user, "@group" or "*"; empty: all may ask, root is admin'
+    )
+
     # what one client may do
     max_header_bytes: Annotated[int, Field(ge=1024, le=16 * 2**20)] = 256 * 1024
     max_frames: Annotated[int, Field(ge=1, le=256)] = 16

@@ -20,7 +20,10 @@ from edged.config import Settings
 from edged.errors import ConfigError, OwnerError
 from edged.protocol.endpoint import MAX_IPC_PATH_BYTES, listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
+from edged.serving.access import make_access
+from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.gate import Gate
 from edged.serving.router import Router
 from edged.status import describe
 from edged.store.models import FoundModel, find_model
@@ -35,16 +38,18 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     logs.set_up(settings.log_level, settings.log_format)
     endpoint = settings.endpoint or listen_endpoint()
     model = find_model(settings.model, settings.state_path)
+    gate = Gate(make_access(settings.access, own_uid=os.getuid()), Audit(settings.state_path / "audit.log"))
     _raise_fd_limit()
     with _only_daemon(endpoint):
-        return asyncio.run(_Daemon(settings, endpoint, model, reload).main())
+        return asyncio.run(_Daemon(settings, endpoint, model, gate, reload).main())
 
 
 class _Daemon:
     def __init__(
-        self, settings: Settings, endpoint: str, model: FoundModel, reload: Callable[[], Settings] | None
+        self, settings: Settings, endpoint: str, model: FoundModel, gate: Gate, reload: Callable[[], Settings] | None
     ) -> None:
         self._settings, self._endpoint, self._model, self._reload = settings, endpoint, model, reload
+        self._gate = gate
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -65,7 +70,7 @@ class _Daemon:
     def _start(self) -> None:
         context = self._context = zmq.Context()
         context.set(zmq.MAX_SOCKETS, 65535)
-        self._router = Router(context, wire_limits(self._settings), describe, __version__)
+        self._router = Router(context, wire_limits(self._settings), describe, __version__, self._gate)
         self._link = EngineLink(
             context,
             self._model.name,
@@ -113,13 +118,14 @@ class _Daemon:
             return
         try:
             fresh = self._reload()
+            self._gate.access = make_access(fresh.access, own_uid=os.getuid())
         except OwnerError as error:
             log.error("settings not re-read: %s", error)
             return
         changed = {name for name in Settings.model_fields if getattr(fresh, name) != getattr(self._settings, name)}
         logs.set_up(fresh.log_level, fresh.log_format)
         self._router.reconfigure(wire_limits(fresh))
-        safe = {"log_level", "log_format", "drain_s", *WireLimits.__dataclass_fields__}
+        safe = {"access", "log_level", "log_format", "drain_s", *WireLimits.__dataclass_fields__}
         later = sorted(changed - safe)
         self._settings = fresh
         log.info("settings re-read changed=%s", ",".join(sorted(changed)) or "none")

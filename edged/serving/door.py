@@ -26,6 +26,7 @@ from edged.protocol.codec import pack
 from edged.protocol.endpoint import socket_path
 from edged.protocol.limits import WireLimits
 from edged.serving.outbox import Envelope, Outbox
+from edged.serving.peer import Peer, peer_of, socket_type
 from edged.serving.pump import Pump
 
 log = logging.getLogger(__name__)
@@ -33,7 +34,6 @@ log = logging.getLogger(__name__)
 SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
 FLUSH_S = 0.01  # how soon a client that did not take a message is tried again, at first…
 MAX_FLUSH_S = 0.16  # …and after it took nothing many times
-UNKNOWN_UID = -1
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
 
@@ -44,12 +44,17 @@ class Client:
 
     routing_id: bytes
     fd: int
-    uid: int
+    peer: Peer
     single_reply: bool
     outbox: Outbox = field(repr=False)
     gone: bool = False
     slow: bool = False  # left too much unread, was told, and has not read it all yet
     welcome: bool = False  # one of the `max_clients` whose work is taken
+    groups: frozenset[int] | None = None  # of its user, once they were looked up
+
+    @property
+    def uid(self) -> int:
+        return self.peer.uid
 
 
 Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
@@ -208,7 +213,7 @@ class Door:
         if known is not None:
             self._lost(known)
         outbox = Outbox(self.limits.outbox_bytes)
-        client = Client(routing_id, fd, _uid(last), _socket_type(last) == "REQ", outbox)
+        client = Client(routing_id, fd, peer_of(last), socket_type(last) == "REQ", outbox)
         self._clients[routing_id] = self._by_fd[fd] = client
         return client
 
@@ -281,18 +286,3 @@ def _descriptor(frame: zmq.Frame) -> int:
         return int(frame.get(zmq.SRCFD))
     except zmq.ZMQError:
         return -1
-
-
-def _uid(frame: zmq.Frame) -> int:
-    """The kernel's word on who is at the other end; ipc shows it as localhost:uid:gid:pid."""
-    try:
-        return int(str(frame.get("Peer-Address")).split(":")[1])
-    except (zmq.ZMQError, IndexError, ValueError):
-        return UNKNOWN_UID
-
-
-def _socket_type(frame: zmq.Frame) -> str:
-    try:
-        return str(frame.get("Socket-Type"))
-    except zmq.ZMQError:
-        return ""

@@ -5,6 +5,7 @@ says goes back to the client that asked. Owns nothing but the wiring; `Streams` 
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Callable, Sequence
@@ -29,6 +30,7 @@ from edged.protocol import messages as public
 from edged.protocol.limits import WireLimits
 from edged.serving.door import Client, Door
 from edged.serving.engine_link import EngineLink, State
+from edged.serving.gate import Gate
 from edged.serving.outbox import Envelope
 from edged.serving.quarantine import Quarantine
 from edged.serving.streams import Stream, Streams
@@ -46,6 +48,7 @@ class Router:
         limits: WireLimits,
         describe: Callable[[Router], dict[str, Any]],
         version: str,
+        gate: Gate,
     ) -> None:
         self.limits = limits
         self.door = Door(
@@ -53,6 +56,7 @@ class Router:
         )
         self.streams = Streams(limits)
         self.quarantine = Quarantine()
+        self.gate = gate
         self.draining = False
         self.started_s = time.monotonic()
         self.counts: dict[str, int] = {}
@@ -95,7 +99,8 @@ class Router:
 
     def _request(self, client: Client, envelope: Envelope, frames: Sequence[zmq.Frame]) -> None:
         received_s = time.monotonic()
-        read = read_request(frames, self.limits, single_reply=client.single_reply)
+        check_op = functools.partial(self.gate.check, client)
+        read = read_request(frames, self.limits, single_reply=client.single_reply, check_op=check_op)
         if isinstance(read, Refused):
             self._refuse(client, envelope, read.id, read.error)
             return
@@ -117,11 +122,12 @@ class Router:
         received_s: float,
     ) -> None:
         self.counts[request.op] = self.counts.get(request.op, 0) + 1
+        self.gate.note(client, request)
         match request:
             case public.Ping():
                 self._result(client, envelope, request.id, {"uptime_s": round(received_s - self.started_s, 3)})
             case public.Hello():
-                self._result(client, envelope, request.id, self._hello())
+                self._result(client, envelope, request.id, self._hello(client))
             case public.Status():
                 self._result(client, envelope, request.id, self._describe(self))
             case public.Models():
@@ -297,11 +303,11 @@ class Router:
     def _result(self, client: Client, envelope: Envelope, id_: int | str, fields: dict[str, Any]) -> None:
         self.door.send(client, envelope, public.reply(id_, "result", **fields))
 
-    def _hello(self) -> dict[str, Any]:
+    def _hello(self, client: Client) -> dict[str, Any]:
         return {
             "protocol": f"edged/{public.VERSION}",
             "version": self._version,
-            "ops": list(public.OPS),
+            "ops": self.gate.ops(client),
             "limits": self.limits.to_map(),
             "models": [model["name"] for model in self._models()],
         }

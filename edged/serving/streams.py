@@ -31,7 +31,7 @@ class Stream:
 
     def label(self) -> str:
         """How the log names it."""
-        return f"rid={self.rid} op={self.op} uid={self.client.uid}"
+        return f"rid={self.rid} op={self.op} {self.client.peer.label()}"
 
 
 class Streams:

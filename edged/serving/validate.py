@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -32,9 +32,13 @@ class Refused:
 
 
 def read_request(
-    frames: Sequence[zmq.Frame], limits: WireLimits, *, single_reply: bool
+    frames: Sequence[zmq.Frame],
+    limits: WireLimits,
+    *,
+    single_reply: bool,
+    check_op: Callable[[str], None] = lambda op: None,
 ) -> tuple[AnyRequest, tuple[bytes, ...]] | Refused:
-    """The request and its attachments, or why not."""
+    """The request and its attachments, or why not. `check_op` raises RequestError for an op this client may not use."""
     answer_to: int | str | None = None
     try:
         if not frames or len(frames[0]) == 0:
@@ -42,6 +46,8 @@ def read_request(
         _check_sizes(frames, limits)
         message = unpack(frames[0].buffer, max_bytes=limits.max_header_bytes)
         answer_to = request_id(message)
+        if isinstance(op := message.get("op"), str):
+            check_op(op)
         request = parse_request(message)
         if isinstance(request, Generation):
             _check_generation(request, single_reply=single_reply)

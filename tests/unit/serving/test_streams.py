@@ -10,12 +10,13 @@ from edged.errors import Busy, InvalidRequest, Quarantined
 from edged.protocol.limits import WireLimits
 from edged.serving.door import Client
 from edged.serving.outbox import Outbox
+from edged.serving.peer import Peer
 from edged.serving.quarantine import MAX_REMEMBERED, Quarantine
 from edged.serving.streams import Stream, Streams
 
 
 def _client(number: int = 1) -> Client:
-    return Client(b"client %d" % number, number, 1000, False, Outbox(1000))
+    return Client(b"client %d" % number, number, Peer(1000), False, Outbox(1000))
 
 
 def _open(streams: Streams, client: Client, id_: int | str) -> Stream:

@@ -69,7 +69,12 @@ class Settings(BaseSettings):
     max_queue: Count = 256
     max_queue_per_client: Count = 64
     max_running: Annotated[int, Field(ge=1, le=256)] = Field(16, description="requests stepped in turn")
-    prefill_slice_ms: Annotated[int, Field(ge=10, le=10_000)] = 350
+    prefill_slice_ms: Annotated[int, Field(ge=10, le=10_000)] = Field(
+        350, description="longest turn at reading a prompt while others run"
+    )
+    prefill_alone_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
+        4000, description="the same for a request that runs alone; a cancel waits for it"
+    )
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 10
     load_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     ignore_eos: bool = Field(False, description="go on after the model's end of text; for measuring only")

@@ -59,7 +59,7 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     native = GenaiBackend(folder, manifest, options.name, context, selection.got, selection.setting)
     if options.ignore_eos:
         native.info = replace(native.info, eos_token_ids=frozenset())
-    pace = Pace(options.prefill_slice_ms / 1000)
+    pace = Pace(options.prefill_slice_ms / 1000, options.prefill_alone_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)
     tell("asking it a first question")
     memory.loaded(_warm_up(backend, pace), on_card=selection.got.key in CARD_PROVIDERS)
@@ -90,7 +90,7 @@ def _select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -
 def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:
     """The canary: the model itself must read and answer. It also gives the first measurements of its pace.
 
-    Returns the activation peak (bytes) to expect while a slice of today's size is read: what the warm-up took beside
+    Returns the activation peak (bytes) to expect while the longest slice of today's pace is read: what the warm-up took beside
     weights and KV, in proportion to its tokens.
     """
     before_bytes = anonymous_bytes()
@@ -104,4 +104,4 @@ def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:
         backend.step([slot])
     backend.close_slot(slot)
     kept_bytes = max(0, anonymous_bytes() - before_bytes)  # the library's arena keeps what a slice took
-    return kept_bytes * pace.slice_tokens() // WARM_UP_TOKENS
+    return kept_bytes * pace.slice_tokens(alone=True) // WARM_UP_TOKENS

@@ -30,6 +30,7 @@ class EngineOptions:
     session_idle_s: float
     prefix_idle_s: float
     prefill_slice_ms: int
+    prefill_alone_ms: int
     stream_interval_ms: int
     kv_memory_bytes: int
     memory_reserve_bytes: int

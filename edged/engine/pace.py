@@ -9,22 +9,33 @@ FIRST_SLICE_TOKENS = 8
 MAX_SLICE_TOKENS = 512
 SLACK = 3.0  # a call may take this many times its estimate before it is late…
 SLACK_S = 0.5  # …plus this
+PASS_SHARE = 1 / 32  # when nobody else waits, at most this part of a slice may be the fixed cost of one pass
 ZERO_BYTES_PER_S = 200e6  # slowest rate at which KV memory is allocated and zeroed (a Raspberry Pi under pressure)
 
 
 class Pace:
-    """Owned by the engine's main thread. Rates are tokens per second, 0 until measured."""
+    """Owned by the engine's main thread. Rates are tokens per second, 0 until measured.
 
-    def __init__(self, slice_s: float) -> None:
-        self._slice_s = slice_s
+    `slice_s` is how long a slice may take while others run, `alone_s` the most while nobody else does.
+    """
+
+    def __init__(self, slice_s: float, alone_s: float = 0.0) -> None:
+        self._slice_s, self._alone_s = slice_s, alone_s
         self.prefill_tps = 0.0
         self.step_s = 0.0
 
-    def slice_tokens(self) -> int:
-        """How many prompt tokens to read in the next slice, so that it takes about `slice_s`."""
+    def slice_tokens(self, *, alone: bool = False) -> int:
+        """How many prompt tokens to read in the next slice, so that it takes about `slice_s`.
+
+        Each slice reads all weights once, which is most of what a decode step costs too. On a large model that is a
+        fifth of a short slice, so a request that is `alone` gets longer ones, of `alone_s` at the most.
+        """
         if not self.prefill_tps:
             return FIRST_SLICE_TOKENS
-        return max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * self._slice_s)))
+        slice_s = self._slice_s
+        if alone:
+            slice_s = max(slice_s, min(self._alone_s, self.step_s / PASS_SHARE))
+        return max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * slice_s)))
 
     def prefilled(self, tokens: int, took_s: float) -> None:
         """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""

@@ -45,7 +45,10 @@ class Picked:
 
 
 class Sampler:
-    """The state of one request's draws: its generator of random numbers and what it has said so far."""
+    """The state of one request's draws: its generator of random numbers and what it has said so far.
+
+    `greedy` when it takes the likeliest token as the model gives it.
+    """
 
     def __init__(self, sampling: Sampling, prompt: Iterable[int] = ()) -> None:
         self._sampling = sampling
@@ -53,11 +56,11 @@ class Sampler:
         self._said: Counter[int] = Counter()
         self._penalised = sampling.frequency_penalty != 0 or sampling.presence_penalty != 0
         self._repeatable: set[int] | None = set(prompt) if sampling.repetition_penalty != 1.0 else None
-        self._plain = not (self._penalised or self._repeatable is not None or sampling.temperature or sampling.logprobs)
+        self.greedy = not (self._penalised or self._repeatable is not None or sampling.temperature or sampling.logprobs)
 
     def pick(self, logits: Logits) -> Picked:
         """The next token for `logits` [vocab] float32. Raises Internal when the model's numbers are not numbers."""
-        if self._plain:
+        if self.greedy:
             token = int(logits.argmax())
             if not math.isfinite(logits[token]):
                 raise _not_finite()

@@ -229,7 +229,8 @@ class Scheduler:
         job = next((job for job in readers if job.rid > self._turn_of), readers[0])
         self._turn_of = job.rid
         self._flush_all()  # nobody's finished words wait for a slice
-        end = job.read + self._pace.slice_tokens()
+        alone = len(self.jobs) == 1 and job.start.deadline_s is None
+        end = job.read + self._pace.slice_tokens(alone=alone)
         if end == len(job.prompt) - 1:
             end -= 1  # no token is read alone: see `Slot.read_tokens`
         tokens = job.prompt[job.read : end]

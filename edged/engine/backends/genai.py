@@ -1,9 +1,10 @@
 """onnxruntime-genai behind the `Backend` interface; its only importer in the engine.
 
-Every token, of a prompt or picked by us, goes in by `append_tokens`: it runs the same graph as `generate_next_token`,
-gives the same logits, leaves sampling to us (any request may use any sampling on a kept KV cache) and keeps `rewind_to`
-exact, which replays a token otherwise. A picked token is appended at the *next* step, so the last one of an answer
-costs no forward pass.
+Prompts, and tokens picked by us, go in by `append_tokens`: sampling is ours, so any request may use any sampling on a
+kept KV cache. A plain greedy request is left to `generate_next_token`, which runs the same graph, gives the same tokens
+and spares the handing over of the logits. Either way a picked token is computed at the *next* step, so the last one of
+an answer costs no forward pass; and after `rewind_to` something is always appended first, for it replays a token
+otherwise.
 
 A token that is appended alone goes through other CPU kernels (decode attention) than one that is appended with others:
 the sums round differently, and int8 activations blow the last bits up until now and then another token is picked.
@@ -37,13 +38,17 @@ _libc = ctypes.CDLL(None)
 TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
 TILE_ROWS = 32  # divides the tile height of every usual head size
 CPU_AS_IT_COMES = Setting(CPU.key)
+LOOK_EVERY = 64  # tokens of a greedy answer between two looks at its logits
 _ANCHORS = ("\n", "\t", "0")
 
 
 class GenaiSlot:
-    """A `Generator` with its KV memory. `pending` was picked and not appended yet."""
+    """A `Generator` with its KV memory.
 
-    __slots__ = ("capacity_tokens", "generator", "pending", "read_tokens", "sampler", "tokens")
+    `pending` was picked and is not computed yet; `generated` when the generator picked it, and so has it already.
+    """
+
+    __slots__ = ("capacity_tokens", "generated", "generator", "pending", "read_tokens", "sampler", "tokens")
 
     def __init__(self, generator: Any, capacity_tokens: int) -> None:
         self.generator: Any = generator
@@ -51,6 +56,7 @@ class GenaiSlot:
         self.tokens: list[int] = []
         self.read_tokens = 0
         self.pending: int | None = None
+        self.generated = False
         self.sampler = Sampler(Sampling())
 
 
@@ -72,6 +78,7 @@ class GenaiBackend:
             self._tokenizer = og.Tokenizer(self._model)
         except Exception as error:  # the library raises bare RuntimeError and its own kinds
             raise ModelError(folder, "", f"onnxruntime-genai refused it: {_first_line(error)}") from error
+        self._ends = frozenset(manifest.eos_ids)
         self._vocabulary = read_vocabulary(folder)
         self._plain = PlainText(self._vocabulary.control)
         self._anchors = [(anchor, self._encode(anchor)) for anchor in _ANCHORS]
@@ -143,18 +150,40 @@ class GenaiBackend:
         return [[self._step(_own(slot))] for slot in slots]
 
     def _step(self, slot: GenaiSlot) -> Picked:
+        first = slot.pending is None
         if slot.pending is not None:
-            slot.generator.append_tokens([slot.pending])
-            slot.tokens.append(slot.pending)
-        picked = slot.sampler.pick(slot.generator.get_logits()[0, -1])
+            self._go_on_from(slot, slot.pending)
+        if slot.sampler.greedy and self.info.can_rewind:
+            picked = self._greedy(slot, look=first or len(slot.tokens) % LOOK_EVERY == 0)
+        else:
+            picked = slot.sampler.pick(slot.generator.get_logits()[0, -1])
         slot.pending = picked.token
         return picked
+
+    def _go_on_from(self, slot: GenaiSlot, token: int) -> None:
+        """Hand the picked token to the generator, if it was not the one that picked it."""
+        if slot.generated and token in self._ends:  # of its own it would say no more
+            slot.generator.rewind_to(len(slot.tokens))
+            slot.generated = False
+        if not slot.generated:
+            slot.generator.append_tokens([token])
+        slot.generated = False
+        slot.tokens.append(token)
+
+    def _greedy(self, slot: GenaiSlot, *, look: bool) -> Picked:
+        """The likeliest token, picked by the generator. `look`: see that the model's numbers are numbers."""
+        if look:
+            slot.sampler.pick(slot.generator.get_logits()[0, -1])
+        slot.generator.generate_next_token()
+        slot.generated = True
+        return Picked(int(slot.generator.get_next_tokens()[0]))
 
     def rewind(self, slot: Slot, length: int) -> None:
         slot = _own(slot)
         slot.pending = None
-        if length < len(slot.tokens):
+        if length < len(slot.tokens) or slot.generated:
             slot.generator.rewind_to(length)
+            slot.generated = False
             del slot.tokens[length:]
             slot.read_tokens = min(slot.read_tokens, length)
 

@@ -199,3 +199,22 @@ def test_slices_stay_within_bounds_and_calls_may_take_longer_than_measured(
     for _ in range(50):
         steady.prefilled(100, 0.5)
     assert steady.slice_tokens() == max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(200 * slice_s)))
+
+
+@pytest.mark.parametrize(
+    ("step_s", "alone_s", "expected"),
+    [
+        (0.0, 4.0, 35),  # nothing known of a pass: as among others
+        (0.001, 4.0, 35),  # a small model: passes cost little, so short slices do
+        (0.1, 4.0, 320),
+        (0.1, 2.0, 200),  # the owner's ceiling
+        (0.1, 0.0, 35),
+    ],
+)
+def test_who_reads_alone_gets_slices_in_which_a_pass_costs_little(step_s: float, alone_s: float, expected: int) -> None:
+    pace = Pace(0.35, alone_s)
+    pace.prefilled(100, 1.0)
+    if step_s:
+        pace.stepped(step_s)
+    assert pace.slice_tokens(alone=True) == expected
+    assert pace.slice_tokens() == 35

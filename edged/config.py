@@ -86,6 +86,9 @@ class Settings(BaseSettings):
     memory_reserve_bytes: Bytes = 512 * 2**20
     memory_reserve_fraction: Annotated[float, Field(ge=0, le=0.9)] = 0.10
     session_idle_s: Seconds = 600.0
+    session_reread: bool = Field(
+        True, description="while idle, read a session's last answer as its next turn would have to"
+    )
     prefix_idle_s: Seconds = Field(120.0, description="how long KV without a session is kept for a shared beginning")
     model_idle_s: Seconds = Field(0.0, description="unload the model when idle this long; 0: keep it loaded")
     max_sessions: Count = 256

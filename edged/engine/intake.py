@@ -28,6 +28,7 @@ class Policy:
     tokens_per_minute_per_uid: int = 0
     kv_share_per_uid: float = 1.0
     max_priority: int = 9
+    session_reread: bool = True
 
 
 def read_request(start: wire.Start, backend: Backend, policy: Policy, most_tokens: int) -> Waiting:

@@ -90,8 +90,8 @@ def _select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -
 def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:
     """The canary: the model itself must read and answer. It also gives the first measurements of its pace.
 
-    Returns the activation peak (bytes) to expect while the longest slice of today's pace is read: what the warm-up took beside
-    weights and KV, in proportion to its tokens.
+    Returns the activation peak (bytes) to expect while the longest slice of today's pace is read: what the warm-up took
+    beside weights and KV, in proportion to its tokens.
     """
     before_bytes = anonymous_bytes()
     tokens = backend.encode_chat([{"role": "user", "content": "Hello! Which sensor is the warmest now?"}])

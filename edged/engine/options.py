@@ -28,6 +28,7 @@ class EngineOptions:
     max_priority: int
     max_sessions: int
     session_idle_s: float
+    session_reread: bool
     prefix_idle_s: float
     prefill_slice_ms: int
     prefill_alone_ms: int

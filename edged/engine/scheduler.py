@@ -95,6 +95,18 @@ class Scheduler:
         """Something runs, or could be admitted."""
         return bool(self.jobs or len(self.queue))
 
+    @property
+    def unsettled(self) -> bool:
+        """Nothing runs, and `settle` would find something to do."""
+        return self._policy.session_reread and not self.busy and self.slots.unread is not None
+
+    def settle(self) -> None:
+        """While nothing runs: one slice of what the next turn of a session would have to read."""
+        kept = self.slots.unread
+        if kept is not None:
+            self._backend.rid = 0
+            self.slots.reread(kept, self._pace.slice_tokens())
+
     def turn(self) -> None:
         """One round of work."""
         self._expire()

@@ -18,7 +18,10 @@ _CHUNK = 256
 
 @dataclass(slots=True, eq=False)
 class Kept:
-    """An idle slot: whose, under which session name (None: anonymous), since when (CLOCK_MONOTONIC s)."""
+    """An idle slot: whose, under which session name (None: anonymous), since when (CLOCK_MONOTONIC s).
+
+    `tail` are its last tokens that were decoded and should be read again as a prompt: see `Slots.reread`.
+    """
 
     number: int
     slot: Slot
@@ -26,6 +29,7 @@ class Kept:
     session: str | None
     since_s: float
     kv_bytes: int
+    tail: list[int] = field(default_factory=list)
 
 
 @dataclass(slots=True)

@@ -115,13 +115,39 @@ class Slots:
     def end(self, lease: Lease, *, keep: bool, now_s: float) -> None:
         """The request is over: keep its KV for what comes next, or give it back."""
         del self._leased[lease.number]
-        kept = Kept(lease.number, lease.slot, lease.uid, lease.session, now_s, lease.kv_bytes)
+        kept = Kept(lease.number, lease.slot, lease.uid, lease.session, now_s, lease.kv_bytes, self._tail(lease))
         self.ledger.change(lease.number, owner=f"session {lease.session}" if lease.session else "idle", running=False)
         self.idle.keep(kept)
         if not keep:
             self.close(kept)
         while len(self.idle) > self._max_idle:
             self.close(self.idle.all()[0])
+
+    def _tail(self, lease: Lease) -> list[int]:
+        slot = lease.slot
+        if lease.session is None or not self._backend.info.can_rewind or slot.read_tokens == len(slot.tokens):
+            return []
+        return slot.tokens[min(slot.read_tokens, max(0, len(slot.tokens) - LEAST_READ_TOKENS)) :]
+
+    @property
+    def unread(self) -> Kept | None:
+        """The session used last whose last answer should be read again."""
+        return next((kept for kept in reversed(self.idle.all()) if kept.tail), None)
+
+    def reread(self, kept: Kept, most_tokens: int) -> None:
+        """Read a part of a session's last answer as its next turn would have to, while nobody waits for it.
+
+        Decoded tokens must be read again to give the answer of a fresh reading: see `Slot.read_tokens`.
+        """
+        try:
+            if kept.slot.read_tokens < len(kept.slot.tokens):  # the decoded ones are still there
+                self._backend.rewind(kept.slot, len(kept.slot.tokens) - len(kept.tail))
+            count = len(kept.tail) if len(kept.tail) <= most_tokens + 1 else most_tokens  # none is left alone
+            self._backend.prefill(kept.slot, kept.tail[:count])
+            del kept.tail[:count]
+        except Exception:
+            log.exception("a kept answer could not be read again session=%d", kept.number)
+            self.close(kept)
 
     def close(self, kept: Kept) -> None:
         """Give an idle slot's memory back."""

@@ -101,6 +101,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             tokens_per_minute_per_uid=options.tokens_per_minute_per_uid,
             kv_share_per_uid=options.kv_share_per_uid,
             max_priority=options.max_priority,
+            session_reread=options.session_reread,
         ),
         send=front.send,
         budget_bytes=loaded.memory.budget_bytes,
@@ -125,6 +126,9 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
             if not scheduler.busy:
                 next_tick_s = 0.0  # status shall not say for another second that something runs
+        elif scheduler.unsettled:
+            scheduler.settle()
+            _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
         now_s = time.monotonic()
         if now_s >= next_tick_s:
             next_tick_s = now_s + TICK_S
@@ -138,7 +142,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
 
 def _patience_s(scheduler: Scheduler) -> float:
     """How long to wait for messages: not at all while something runs, shortly while all that waits must wait."""
-    if scheduler.jobs:
+    if scheduler.jobs or scheduler.unsettled:
         return 0.0
     return BLOCKED_WAIT_S if scheduler.busy else IDLE_WAIT_S
 

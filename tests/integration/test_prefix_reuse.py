@@ -147,6 +147,8 @@ def test_reuse_is_exact_over_a_thousand_edits_of_histories(shape: str, make: Cal
         assert answer == expected, f"edit {turn}: {lease.cached_tokens} of {len(prompt)} tokens were reused"
         assert (logits == expected_logits).all(), f"edit {turn}: off by {abs(logits - expected_logits).max()}"
         model.slots.end(lease, keep=chance.random() < 0.95, now_s=float(turn))
+        while chance.random() < 0.5 and (kept := model.slots.unread):  # the engine is idle for a while
+            model.slots.reread(kept, chance.choice((2, 8)))
         histories[session] = prompt + answer
         assert model.slots.check_books() is None
     assert reused > EDITS * 20, "hardly anything was reused: this test shows nothing"
@@ -181,6 +183,21 @@ def test_the_second_turn_reads_the_answer_and_the_question_only(make: Callable[[
     model.slots.end(lease, keep=True, now_s=0.0)
     lease = model.lease([*prompt, *said, 20, 21], CONTEXT_TOKENS, session="turns")
     assert lease.cached_tokens == len(prompt)
+    model.slots.end(lease, keep=False, now_s=0.0)
+
+
+def test_an_answer_read_again_while_idle_need_not_be_read_by_the_next_turn(make: Callable[[str], Model]) -> None:
+    model = make("tiny")
+    prompt = [*range(10, 110)]
+    lease = model.lease(prompt, CONTEXT_TOKENS, session="settled")
+    _, said = model.answer(lease, prompt, [64, 36])
+    model.slots.end(lease, keep=True, now_s=0.0)
+    while kept := model.slots.unread:
+        model.slots.reread(kept, 2)
+    longer = [*prompt, *said, 20, 21]
+    lease = model.lease(longer, CONTEXT_TOKENS, session="settled")
+    assert lease.cached_tokens == len(prompt) + len(said) - 1  # the last token was picked and never computed
+    assert model.answer(lease, longer, [3])[1] == model.fresh(longer)[1]
     model.slots.end(lease, keep=False, now_s=0.0)
 
 

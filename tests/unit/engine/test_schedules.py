@@ -268,6 +268,8 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
             for _ in range(chance.choice((0, 1, 3))):
                 day.scheduler.turn()
                 day.now_s += chance.choice((0.0, 0.1, 5.0))
+                if day.scheduler.unsettled and chance.random() < 0.5:
+                    day.scheduler.settle()
                 if chance.random() < 0.1:
                     day.scheduler.tick()
                     books = day.scheduler.books()

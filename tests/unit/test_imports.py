@@ -38,6 +38,7 @@ ONLY_IMPORTER = {
     "onnxruntime_genai": {"engine.backends", "hardware.trial"},
     "psutil": {"hardware.memory"},
     "msgpack": {"protocol.codec"},
+    "PIL": {"engine.images"},
     "pickle": set(),
     "marshal": set(),
 }

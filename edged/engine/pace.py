@@ -23,6 +23,7 @@ class Pace:
         self._slice_s, self._alone_s = slice_s, alone_s
         self.prefill_tps = 0.0
         self.step_s = 0.0
+        self.last_slice_s = 0.0
 
     def slice_tokens(self, *, alone: bool = False) -> int:
         """How many prompt tokens to read in the next slice, so that it takes about `slice_s`.
@@ -39,6 +40,7 @@ class Pace:
 
     def prefilled(self, tokens: int, took_s: float) -> None:
         """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""
+        self.last_slice_s = took_s
         if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
             self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
 

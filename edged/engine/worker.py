@@ -27,6 +27,7 @@ from edged.protocol.pulse import PulseWriter
 log = logging.getLogger(__name__)
 
 IDLE_WAIT_S = 0.5
+LOOK_EVERY_S = 0.002  # the longest that a cancel or a new request waits for short turns
 BLOCKED_WAIT_S = 0.02
 IDLE_ALLOWED_S = 2.0
 TICK_S = 1.0
@@ -123,6 +124,8 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         started_s = time.monotonic()
         if scheduler.busy:
             scheduler.turn()
+            while scheduler.jobs and time.monotonic() - started_s < LOOK_EVERY_S:
+                scheduler.turn()  # a small model has several tokens in the time that looking for messages costs
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
             if not scheduler.busy:
                 next_tick_s = 0.0  # status shall not say for another second that something runs

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
 import logging
 import os
 import resource
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,12 +17,13 @@ import zmq
 from edged import __version__, logs, systemd
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError
-from edged.protocol.endpoint import MAX_IPC_PATH_BYTES, listen_endpoint, socket_path
+from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
 from edged.serving.access import make_access
 from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.gate import Gate
+from edged.serving.place import only_daemon
 from edged.serving.router import Router
 from edged.status import describe
 from edged.store.models import FoundModel, find_model
@@ -40,7 +40,7 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     model = find_model(settings.model, settings.state_path)
     gate = Gate(make_access(settings.access, own_uid=os.getuid()), Audit(settings.state_path / "audit.log"))
     _raise_fd_limit()
-    with _only_daemon(endpoint):
+    with only_daemon(endpoint):
         return asyncio.run(_Daemon(settings, endpoint, model, gate, reload).main())
 
 
@@ -133,10 +133,14 @@ class _Daemon:
             log.warning("these take effect at the next restart: %s", ", ".join(later))
 
     async def _feed_watchdog(self) -> None:
-        """While this loop turns, the front lives; the engine is the front's own to watch."""
+        """While this loop turns and every engine serves, loads or recovers in time. Only failed recovery starves it."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            systemd.notify("WATCHDOG=1")
+            trouble = self._link.trouble()
+            if trouble:
+                log.error("recovery failed, the watchdog is not fed: %s", trouble)
+            else:
+                systemd.notify("WATCHDOG=1")
             await asyncio.sleep(interval_s)
 
     async def _tell_service_manager(self) -> None:
@@ -184,44 +188,3 @@ def _raise_fd_limit() -> None:
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
-
-
-@contextlib.contextmanager
-def _only_daemon(endpoint: str) -> Iterator[None]:
-    """Hold the lock beside the socket; a second bind on the same path would succeed and take the clients away.
-
-    Raises ConfigError when another daemon has it or the directory is not safe.
-    """
-    path = socket_path(endpoint)
-    if path is None:
-        yield
-        return
-    if len(str(path).encode()) > MAX_IPC_PATH_BYTES:
-        raise ConfigError(f"endpoint: the socket's path is longer than {MAX_IPC_PATH_BYTES} bytes: {path}")
-    _make_directory(path.parent)
-    lock_path = path.with_name(path.name + ".lock")
-    try:
-        lock = os.open(lock_path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
-    except OSError as error:
-        raise ConfigError(f"{lock_path}: cannot be opened: {error.strerror}") from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        os.close(lock)
-        raise ConfigError(f"another edged serves {path} already; stop it, or set another endpoint") from None
-    try:
-        path.unlink(missing_ok=True)  # a stale socket file of a daemon that was killed
-        yield
-    finally:
-        os.close(lock)
-
-
-def _make_directory(directory: Path) -> None:
-    """Make the socket's directory if need be; one in a place open to all must be ours alone."""
-    try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        owner = directory.stat().st_uid
-    except OSError as error:
-        raise ConfigError(f"{directory}: cannot be made for the socket: {error.strerror}") from error
-    if directory.parent == Path("/tmp") and owner != os.getuid():
-        raise ConfigError(f"{directory}: belongs to uid {owner}, not to this user; remove it or set XDG_RUNTIME_DIR")

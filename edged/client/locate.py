@@ -69,6 +69,6 @@ def _is_trusted(directory: Path) -> bool:
     if directory.parent != Path("/tmp"):
         return True
     try:
-        return directory.stat().st_uid in (os.getuid(), 0)
+        return directory.lstat().st_uid in (os.getuid(), 0)
     except OSError:
         return True  # the connect says what is wrong

@@ -25,6 +25,7 @@ from edged.protocol import engine as wire
 from edged.protocol.pulse import NO_REQUEST, Beat
 from edged.serving.engine_process import EngineProcess, Exit, private_directory
 from edged.serving.pump import Pump
+from edged.serving.recovery import Recovery
 
 log = logging.getLogger(__name__)
 
@@ -36,6 +37,10 @@ MAX_BACKOFF_FAILED_S = 60.0
 STEADY_S = 30.0  # an engine that served this long starts the back-off anew
 GOODBYE_S = 5.0
 START_ALLOWED_S = 60.0  # Python and its imports from a cold SD card, until the engine's first beat
+END_ALLOWED_S = 30.0  # a killed process gives its memory back first; one that waits for a device may never end
+RESTART_ALLOWED_S = 30.0  # beyond the back-off
+WATCH_ALLOWED_S = 30.0
+LATE = -1  # in place of a beat's number
 
 
 class State(enum.Enum):
@@ -91,6 +96,9 @@ class EngineLink:
         self._spawned = 0
         self._ready_s = 0.0
         self._suspicion: tuple[int, float] | None = None
+        self._load_by_s: float | None = None  # from the engine's first beat to its first answer
+        self._why_killed = ""
+        self._recovery = Recovery(time.monotonic)
         self._timers: list[asyncio.TimerHandle] = []
         self.changed = asyncio.Event()  # set at each change of state
 
@@ -134,6 +142,11 @@ class EngineLink:
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
+    def trouble(self) -> str:
+        """What the front should have achieved with this engine and did not; "" while it serves, loads or recovers."""
+        late = "" if self.state is State.STOPPED else self._recovery.broken()
+        return f"{late} is overdue model={self.name}" if late else ""
+
     async def stop(self) -> None:
         """Ask the engine to leave, kill it if it does not, and take the channel away."""
         previous, self.state = self.state, State.STOPPED
@@ -163,7 +176,9 @@ class EngineLink:
     def _spawn(self) -> None:
         if self.state is State.STOPPED and self._spawned:
             return
-        self._suspicion = None
+        self._suspicion = self._load_by_s = None
+        self._why_killed = ""
+        self._recovery.kept()
         self._set(State.LOADING, "the engine is starting")
         try:
             self._process = EngineProcess(self._open_channel(), self._options, self._ended)
@@ -173,7 +188,7 @@ class EngineLink:
             self._set(State.FAILED, f"the engine cannot be started: {error.strerror}")
             self._refuse_held()
             self._backoff_s = min(self._backoff_s * 2, MAX_BACKOFF_FAILED_S)
-            self._later(self._backoff_s, self._respawn)
+            self._respawn_in(self._backoff_s)
             return
         log.info("engine started model=%s pid=%d", self.name, self._process.pid)
 
@@ -216,6 +231,7 @@ class EngineLink:
         if isinstance(message, wire.Ready):
             self.info = message.info
             self._ready_s = self._used_s = time.monotonic()
+            self._load_by_s = float("inf")
             self._set(State.READY, "")
             log.info("model ready model=%s load_s=%.2f", self.name, message.info.get("load_s", 0.0))
             held, self.held = self.held, {}
@@ -242,8 +258,9 @@ class EngineLink:
         beat = process.pulse.read()
         process.close()
         self._close_channel()
+        self._recovery.kept()
         self.stats = {}
-        self.last_end = exit_.describe()
+        self.last_end = self._why_killed or exit_.describe()
         if self.state is State.STOPPED:
             self.changed.set()
             return
@@ -267,6 +284,10 @@ class EngineLink:
         self._backoff_s = min(
             self._backoff_s * 2, MAX_BACKOFF_LOST_S if self.state is State.LOST else MAX_BACKOFF_FAILED_S
         )
+        self._respawn_in(wait_s)
+
+    def _respawn_in(self, wait_s: float) -> None:
+        self._recovery.promise("a new engine", wait_s + RESTART_ALLOWED_S)
         self._later(wait_s, self._respawn)
 
     def _respawn(self) -> None:
@@ -301,17 +322,30 @@ class EngineLink:
         if process is not None:
             beat = process.pulse.read()
             if not beat.sequence:  # it has not said anything yet
-                beat = Beat(0, NO_REQUEST, process.started_s, START_ALLOWED_S)
+                beat = Beat(0, NO_REQUEST, process.started_s, START_ALLOWED_S / self._hang.factor)
+            elif self._load_by_s is None:
+                self._load_by_s = beat.started_s + float(self._options["load_timeout_s"])
             overdue = beat.overdue(time.monotonic(), factor=self._hang.factor, floor_s=self._hang.floor_s)
-            if not overdue:
+            late = self._load_by_s is not None and time.monotonic() > self._load_by_s
+            seen = LATE if late else beat.sequence
+            if not overdue and not late:
                 self._suspicion = None
-            elif self._suspicion is None or self._suspicion[0] != beat.sequence:
-                self._suspicion = (beat.sequence, time.monotonic())
+            elif self._suspicion is None or self._suspicion[0] != seen:
+                self._suspicion = (seen, time.monotonic())
             elif time.monotonic() - self._suspicion[1] > WATCH_S / 2:
-                log.error("engine hangs model=%s pid=%d rid=%d, killing it", self.name, process.pid, beat.rid)
-                process.kill()
+                self._kill_stuck(process, beat, late=late)
         self._mind_idle()
+        self._recovery.watched(WATCH_ALLOWED_S)
         self._later(WATCH_S, self._watch)
+
+    def _kill_stuck(self, process: EngineProcess, beat: Beat, *, late: bool) -> None:
+        if late:
+            self._why_killed = f"not loaded within load_timeout_s = {self._options['load_timeout_s']:g} s"
+            log.error("engine killed model=%s pid=%d: %s", self.name, process.pid, self._why_killed)
+        else:
+            log.error("engine hangs model=%s pid=%d rid=%d, killing it", self.name, process.pid, beat.rid)
+        self._recovery.promise("the end of a killed engine", END_ALLOWED_S)
+        process.kill()
 
     def _later(self, delay_s: float, what: Callable[[], None]) -> None:
         self._timers = [timer for timer in self._timers if timer.when() > asyncio.get_running_loop().time()]

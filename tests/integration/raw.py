@@ -20,7 +20,7 @@ from typing import Any
 import msgpack
 import zmq
 
-from edged.protocol.pulse import PulseReader
+from edged.protocol.pulse import Beat, PulseReader
 
 ROOT = Path(__file__).resolve().parents[2]
 PATIENCE_S = 60.0  # how long a slow, busy machine may take over anything; a bound for failures, not a measure
@@ -38,7 +38,14 @@ def nano_folder() -> Path:
 class Daemon:
     """One `edged serve` on a socket of its own. Settings are keyword arguments; a context manager."""
 
-    def __init__(self, model: Path | None = None, *, directory: Path | None = None, **settings: Any) -> None:
+    def __init__(
+        self,
+        model: Path | None = None,
+        *,
+        directory: Path | None = None,
+        environment: dict[str, str] | None = None,
+        **settings: Any,
+    ) -> None:
         self._own_directory = directory is None
         self.directory = directory or Path(tempfile.mkdtemp(prefix="edged-t-", dir="/tmp"))
         self.socket = self.directory / "s" / "edged.sock"
@@ -63,7 +70,7 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 cwd=ROOT,
-                env=kept | {"HOME": str(self.directory), "ORT_DISABLE_TELEMETRY": "1"},
+                env=kept | {"HOME": str(self.directory), "ORT_DISABLE_TELEMETRY": "1"} | (environment or {}),
             )
 
     def write_settings(self, **changed: Any) -> None:
@@ -259,15 +266,22 @@ def kill_in_native_call(engine_pid: int) -> bool:
     """Kill an engine while it is inside a native call, as its own pulse tells; False when it was not in one."""
     os.kill(engine_pid, signal.SIGSTOP)
     until(lambda: Path(f"/proc/{engine_pid}/stat").read_text().rpartition(")")[2].split()[0] in "TZ", "it to stop")
+    rid = beat_of(engine_pid).rid
+    os.kill(engine_pid, signal.SIGKILL if rid else signal.SIGCONT)
+    return bool(rid)
+
+
+def beat_of(engine_pid: int) -> Beat:
+    """What an engine last said on its pulse."""
     for link in Path(f"/proc/{engine_pid}/fd").iterdir():
-        if "edged-pulse" in os.readlink(link):
-            fd = os.open(link, os.O_RDONLY)
-            reader = PulseReader(fd)
-            rid = reader.read().rid
-            reader.close()
-            os.close(fd)
-            os.kill(engine_pid, signal.SIGKILL if rid else signal.SIGCONT)
-            return bool(rid)
+        with contextlib.suppress(FileNotFoundError):  # opened and closed while we look
+            if "edged-pulse" in os.readlink(link):
+                fd = os.open(link, os.O_RDONLY)
+                reader = PulseReader(fd)
+                beat = reader.read()
+                reader.close()
+                os.close(fd)
+                return beat
     raise AssertionError("this process has no pulse: it is no engine")
 
 

@@ -17,11 +17,13 @@ import zmq
 from edged import __version__, logs, systemd
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError
+from edged.protocol import engine as wire
 from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
 from edged.serving.access import make_access
 from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.engines import Engines
 from edged.serving.gate import Gate
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
@@ -61,7 +63,7 @@ class _Daemon:
         await self._drain()
         for task in (feeding, telling):
             task.cancel()
-        await self._link.stop()
+        await self._engines.stop()
         self._router.door.close()
         self._context.term()
         log.info("edged stopped")
@@ -71,17 +73,8 @@ class _Daemon:
         context = self._context = zmq.Context()
         context.set(zmq.MAX_SOCKETS, 65535)
         self._router = Router(context, wire_limits(self._settings), describe, __version__, self._gate)
-        self._link = EngineLink(
-            context,
-            self._model.name,
-            engine_options(self._settings, self._model),
-            HangRule(self._settings.hang_factor, self._settings.hang_floor_s),
-            idle_s=self._settings.model_idle_s,
-            beside=_directory(self._endpoint),
-            on_message=self._router.on_engine,
-            on_lost=self._router.on_lost,
-        )
-        self._router.use(self._link)
+        self._engines = Engines(self._open_link, self._router.on_engine, self._router.on_lost)
+        self._router.use(self._engines)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
@@ -90,8 +83,32 @@ class _Daemon:
             self._router.door.open(self._endpoint)
         except zmq.ZMQError as error:
             raise ConfigError(f"endpoint {self._endpoint}: cannot listen there: {error}") from error
-        self._link.start()
+        self._engines.serve(self._model.name, self._model.folder)
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
+
+    def _open_link(
+        self,
+        name: str,
+        folder: Path,
+        version: str,
+        *,
+        on_message: Callable[[wire.ToFront], None],
+        on_lost: Callable[[int, str], None],
+        on_change: Callable[[], None],
+    ) -> EngineLink:
+        settings = self._settings
+        return EngineLink(
+            self._context,
+            name,
+            engine_options(settings, FoundModel(name, folder, "")),
+            HangRule(settings.hang_factor, settings.hang_floor_s),
+            idle_s=settings.model_idle_s,
+            beside=_directory(self._endpoint),
+            on_message=on_message,
+            on_lost=on_lost,
+            on_change=on_change,
+            version=version,
+        )
 
     async def _drain(self) -> None:
         """Refuse new work, let running streams finish up to the limit, then answer what is left."""
@@ -145,10 +162,10 @@ class _Daemon:
 
     async def _tell_service_manager(self) -> None:
         """READY once the model has answered its first question, or cannot be loaded for a stated reason."""
-        link = self._link
         ready = False
         while True:
-            link.changed.clear()
+            self._engines.changed.clear()
+            link = self._engines.default
             if link.state in (State.READY, State.FAILED) and not ready:
                 ready = True
                 systemd.notify("READY=1")
@@ -158,7 +175,7 @@ class _Daemon:
                 f"STATUS={systemd.status_text(link.name, link.state.value, link.reason, link.info | link.stats)}"
             )
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(link.changed.wait(), LONGEST_LOAD_NOTICE_S)
+                await asyncio.wait_for(self._engines.changed.wait(), LONGEST_LOAD_NOTICE_S)
 
 
 def wire_limits(settings: Settings) -> WireLimits:

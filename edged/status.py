@@ -8,12 +8,12 @@ from typing import Any
 
 from edged import __version__
 from edged.hardware.memory import process_rss
-from edged.serving.router import Router
+from edged.serving.engine_link import EngineLink
+from edged.serving.router import Router, describe_link
 
 
 def describe(router: Router) -> dict[str, Any]:
     """The `status` result. Byte counts are bytes, times seconds."""
-    link = router.link
     front_rss = process_rss()
     return {
         "version": __version__,
@@ -28,15 +28,11 @@ def describe(router: Router) -> dict[str, Any]:
             "quarantined_inputs": len(router.quarantine),
             "counts": dict(router.counts),
         },
-        "models": [
-            {
-                "name": link.name,
-                "state": link.state.value,
-                "reason": link.reason or None,
-                "restarts": link.restarts,
-                "last_end": link.last_end or None,
-                **link.info,
-                "engine": link.stats,
-            }
-        ],
+        "models": [_model(link) for link in router.engines],
+        "candidates": [_model(link) for link in router.engines.candidates],
     }
+
+
+def _model(link: EngineLink) -> dict[str, Any]:
+    life = {"restarts": link.restarts, "last_end": link.last_end or None}
+    return {**describe_link(link), **life, "engine": link.stats}

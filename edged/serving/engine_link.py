@@ -61,7 +61,8 @@ class HangRule:
 
 
 class EngineLink:
-    """`on_message(message)` for each engine message; `on_lost(suspect_rid, why)` when an engine process ended."""
+    """`on_message(message)` for each engine message; `on_lost(suspect_rid, why)` when an engine process ended, while
+    `live` still has what it was asked; `on_change()` at each change of state."""
 
     def __init__(
         self,
@@ -74,8 +75,10 @@ class EngineLink:
         beside: Path | None,
         on_message: Callable[[wire.ToFront], None],
         on_lost: Callable[[int, str], None],
+        on_change: Callable[[], None] = lambda: None,
+        version: str = "",
     ) -> None:
-        self.name = name
+        self.name, self.version = name, version
         self.state = State.STOPPED
         self.reason = "not started"
         self.info: dict[str, Any] = {}
@@ -83,15 +86,17 @@ class EngineLink:
         self.restarts = 0
         self.last_end = ""
         self._context, self._options, self._hang = context, options, hang
-        self._on_message, self._on_lost = on_message, on_lost
+        self._on_message, self._on_lost, self._on_change = on_message, on_lost, on_change
         self._beside = beside
         self._idle_s = idle_s
-        self._used_s = 0.0
+        self.used_s = 0.0
         self._directory: Path | None = None
         self._process: EngineProcess | None = None
         self._socket: zmq.Socket[bytes] | None = None
         self._pump: Pump | None = None
-        self.held: dict[int, wire.Start] = {}
+        self.held: dict[int, wire.Start] = {}  # not handed to the engine yet
+        self.live: set[int] = set()  # submitted and not answered, held ones included
+        self._drained = asyncio.Event()
         self._backoff_s = FIRST_BACKOFF_S
         self._spawned = 0
         self._ready_s = 0.0
@@ -111,7 +116,7 @@ class EngineLink:
 
     def submit(self, start: wire.Start) -> None:
         """Hand a request to the engine, or hold it while one is loading. Raises Unavailable or Busy."""
-        self._used_s = time.monotonic()
+        self.used_s = time.monotonic()
         if self.state is State.READY:
             self._send(start)
         elif self.state in (State.LOADING, State.LOST):
@@ -122,11 +127,15 @@ class EngineLink:
                 self._spawn()
         else:
             raise self.unavailable()
+        self.live.add(start.rid)
 
     def stop_request(self, rid: int, reason: str) -> bool:
         """Ask the engine to end a request; True when it had not reached the engine and the caller must end it."""
         if self.held.pop(rid, None) is not None:
+            self._over(rid)
             return True
+        if reason == "gone":  # the engine says nothing more of it
+            self._over(rid)
         if self.state is State.READY:
             with contextlib.suppress(Busy):  # it does not read: nobody waits for this request's words any more
                 self._send(wire.Stop(rid, reason))
@@ -137,6 +146,30 @@ class EngineLink:
         if self.state is State.FAILED:
             return Unavailable(f"model {self.name} cannot be loaded: {self.reason}", retry_after_ms=30_000)
         return Unavailable(f"model {self.name} is {self.state.value}: {self.reason}", retry_after_ms=1000)
+
+    def release_held(self) -> dict[int, wire.Start]:
+        """Take away what the engine does not have yet; the caller sees to it from now on."""
+        held, self.held = self.held, {}
+        for rid in held:
+            self._over(rid)
+        return held
+
+    async def settled(self) -> None:
+        """Return when the model is ready or cannot be loaded."""
+        while self.state not in (State.READY, State.FAILED):
+            self.changed.clear()
+            await self.changed.wait()
+
+    async def drained(self) -> None:
+        """Return when no request is live."""
+        while self.live:
+            self._drained.clear()
+            await self._drained.wait()
+
+    @property
+    def folder(self) -> Path:
+        """Of the model."""
+        return Path(self._options["folder"])
 
     @property
     def pid(self) -> int | None:
@@ -216,6 +249,13 @@ class EngineLink:
     def _set(self, state: State, reason: str) -> None:
         self.state, self.reason = state, reason
         self.changed.set()
+        self._on_change()
+
+    def _over(self, rid: int) -> None:
+        self.live.discard(rid)
+        self.used_s = time.monotonic()
+        if not self.live:
+            self._drained.set()
 
     def _send(self, message: wire.ToEngine) -> None:
         assert self._socket is not None
@@ -230,7 +270,7 @@ class EngineLink:
         message = wire.decode(frames[0].buffer)
         if isinstance(message, wire.Ready):
             self.info = message.info
-            self._ready_s = self._used_s = time.monotonic()
+            self._ready_s = self.used_s = time.monotonic()
             self._load_by_s = float("inf")
             self._set(State.READY, "")
             log.info("model ready model=%s load_s=%.2f", self.name, message.info.get("load_s", 0.0))
@@ -248,6 +288,8 @@ class EngineLink:
         elif isinstance(message, wire.Stats):
             self.stats = message.values
             return
+        elif isinstance(message, wire.Done | wire.Result | wire.Failed):
+            self._over(message.rid)
         self._on_message(message)  # type: ignore[arg-type]
 
     def _ended(self, exit_: Exit) -> None:
@@ -278,6 +320,8 @@ class EngineLink:
             log.error("engine lost model=%s how=%r suspect_rid=%d", self.name, self.last_end, beat.rid)
             self._set(State.LOST if was_ready else State.FAILED, f"the engine ended ({self.last_end}) and is restarted")
             self._on_lost(beat.rid if was_ready else NO_REQUEST, self.last_end)
+            for rid in self.live - self.held.keys():
+                self._over(rid)
         if self.state is State.FAILED:
             self._refuse_held()
         wait_s = self._backoff_s
@@ -300,18 +344,15 @@ class EngineLink:
             self.state, self.reason = State.FAILED, reason
 
     def _refuse_held(self) -> None:
-        held, self.held = self.held, {}
         error = self.unavailable()
-        for rid in held:
+        for rid in self.release_held():
             self._on_message(wire.Failed(rid, error.code, error.message, error.retry_after_ms))
 
     def _mind_idle(self) -> None:
         """Give the model's memory back when nobody needed it for `idle_s`; 0 keeps it."""
-        if not self._idle_s or self.state is not State.READY or self.held:
+        if not self._idle_s or self.state is not State.READY or self.live:
             return
-        if self.stats.get("running") or self.stats.get("waiting"):
-            self._used_s = time.monotonic()
-        elif time.monotonic() - self._used_s > self._idle_s:
+        if time.monotonic() - self.used_s > self._idle_s:
             log.info("model unloaded model=%s idle_s=%.0f", self.name, self._idle_s)
             self._send(wire.Quit())
             self._set(State.UNLOADED, "not needed for a while; a request loads it again")

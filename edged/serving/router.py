@@ -29,7 +29,8 @@ from edged.protocol import engine as wire
 from edged.protocol import messages as public
 from edged.protocol.limits import WireLimits
 from edged.serving.door import Client, Door
-from edged.serving.engine_link import EngineLink, State
+from edged.serving.engine_link import EngineLink
+from edged.serving.engines import Engines
 from edged.serving.gate import Gate
 from edged.serving.outbox import Envelope
 from edged.serving.quarantine import Quarantine
@@ -40,7 +41,7 @@ log = logging.getLogger(__name__)
 
 
 class Router:
-    """Wires door, streams and one engine together."""
+    """Wires door, streams and engines together."""
 
     def __init__(
         self,
@@ -61,20 +62,20 @@ class Router:
         self.started_s = time.monotonic()
         self.counts: dict[str, int] = {}
         self._describe, self._version = describe, version
-        self._link: EngineLink | None = None
+        self._engines: Engines | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
     # ---- composition and life
 
-    def use(self, link: EngineLink) -> None:
-        """The engine that serves."""
-        self._link = link
+    def use(self, engines: Engines) -> None:
+        """The engines that serve."""
+        self._engines = engines
 
     @property
-    def link(self) -> EngineLink:
-        assert self._link is not None
-        return self._link
+    def engines(self) -> Engines:
+        assert self._engines is not None
+        return self._engines
 
     def reconfigure(self, limits: WireLimits) -> None:
         """New ceilings for what comes from now on."""
@@ -149,7 +150,7 @@ class Router:
             raise Unavailable("edged is draining and takes no new work; try again after its restart")
         if not client.welcome:
             raise Busy(f"{self.limits.max_clients} clients are connected, the most there may be", retry_after_ms=1000)
-        self._check_model(request.model)
+        self.engines.check(request.model)
         digest = input_digest(request, attachments)
         self.quarantine.check(digest)
         deadline_ms = getattr(request, "deadline_ms", None)
@@ -162,41 +163,37 @@ class Router:
             stream.rid, client.uid, client.routing_id, request.op, body, received_s, deadline_s, wants_stream
         )
         try:
-            self.link.submit(start)
+            self.engines.submit(request.model, start)
         except RequestError:
             self._end(stream.rid)
             raise
-        if deadline_s is not None and stream.rid in self.link.held:  # else the engine minds it
+        if deadline_s is not None and self.engines.waits(stream.rid):  # else the engine minds it
             asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
-
-    def _check_model(self, model: str | None) -> None:
-        if model is not None and model != self.link.name:
-            raise NotFound(f"model: {model[:64]!r} is not loaded here; loaded: {self.link.name}")
 
     def _cancel(self, client: Client, envelope: Envelope, request: public.Cancel) -> None:
         stream = self.streams.find(client, request.target)
         if stream is None:
             raise NotFound("target: this client has no live request with that id")
         self._result(client, envelope, request.id, {"cancelled": True})
-        if self.link.stop_request(stream.rid, "cancelled"):
+        if self.engines.stop_request(stream.rid, "cancelled"):
             self._fail(stream.rid, Cancelled("cancelled before the model was ready"))
 
     def _deadline(self, rid: int) -> None:
         """Only what the engine does not have yet is ended here; the engine minds its own deadlines."""
-        waits = self.streams.get(rid) is not None and self.link.state is not State.READY
-        if waits and self.link.stop_request(rid, "gone"):
+        waits = self.streams.get(rid) is not None and self.engines.waits(rid)
+        if waits and self.engines.stop_request(rid, "gone"):
             self._fail(rid, DeadlineExceeded("the deadline passed before the model was ready"))
 
     def _client_gone(self, client: Client) -> None:
         for stream in self.streams.of(client):
             log.info("client gone %s", stream.label())
             self._end(stream.rid)
-            self.link.stop_request(stream.rid, "gone")
+            self.engines.stop_request(stream.rid, "gone")
 
     def _client_slow(self, client: Client, envelope: Envelope) -> None:
         log.warning("client does not read uid=%d live=%d", client.uid, len(self.streams.of(client)))
         for stream in self.streams.of(client):
-            self.link.stop_request(stream.rid, "gone")
+            self.engines.stop_request(stream.rid, "gone")
             self._fail(stream.rid, SlowConsumer("this client left its replies unread; read faster or ask for less"))
         notice = SlowConsumer(
             "too many replies lay unread: requests sent after this, until all was read, are not taken"
@@ -251,12 +248,13 @@ class Router:
             case _:
                 pass
 
-    def on_lost(self, suspect_rid: int, why: str) -> None:
-        """The engine ended: every request it had is answered now; the one in the native call is remembered."""
+    def on_lost(self, link: EngineLink, suspect_rid: int, why: str) -> None:
+        """An engine ended: every request it had is answered now; the one in the native call is remembered."""
         suspect = self.streams.get(suspect_rid)
         quarantined = suspect is not None and self.quarantine.strike(suspect.digest)
-        for stream in self.streams:
-            if stream.rid in self.link.held:
+        for rid in link.live - link.held.keys():
+            stream = self.streams.get(rid)
+            if stream is None:
                 continue
             if quarantined and stream is suspect:
                 log.error("input quarantined %s", stream.label())
@@ -313,5 +311,10 @@ class Router:
         }
 
     def _models(self) -> list[dict[str, Any]]:
-        link = self.link
-        return [{"name": link.name, "state": link.state.value, "reason": link.reason or None, **link.info}]
+        return [describe_link(link) for link in self.engines]
+
+
+def describe_link(link: EngineLink) -> dict[str, Any]:
+    """A model as `models` and `status` list it; what the engine said of itself on its load is part of it."""
+    known = {"name": link.name, "version": link.version or None, "state": link.state.value}
+    return {**known, "reason": link.reason or None, **link.info}

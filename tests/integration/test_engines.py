@@ -1,0 +1,212 @@
+"""The pool of engines with real processes: another version tested beside the serving one, switched to, and back."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import shutil
+import signal
+import time
+from collections.abc import AsyncIterator, Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+import pytest
+import zmq
+
+from edged.config import Settings
+from edged.daemon import engine_options
+from edged.errors import EngineLost, NotFound, Unavailable
+from edged.protocol import engine as wire
+from edged.protocol.messages import parse_request
+from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.engines import Engines
+from edged.store.models import FoundModel
+from tests.integration.raw import PATIENCE_S, running
+
+LOAD_S = PATIENCE_S
+LONG = {"prompt": "again and again", "max_tokens": 600}
+SHORT = {"prompt": "one two three", "max_tokens": 3}
+
+
+class Pool:
+    """Engines without a router: what they say to clients is kept by request."""
+
+    def __init__(self, context: zmq.Context[Any], state: Path) -> None:
+        self._context, self._state = context, state
+        self.engines = Engines(self._open, self._message, self._lost)
+        self.said: dict[int, list[wire.ToFront]] = {}
+        self.lost: list[tuple[str, set[int]]] = []
+        self._rid = 0
+
+    def _open(self, name: str, folder: Path, version: str, **callbacks: Any) -> EngineLink:
+        settings = Settings.model_validate(
+            {
+                "state_dir": str(self._state),
+                "provider": "cpu",
+                "threads": 1,
+                "ignore_eos": True,
+                "kv_memory_bytes": 2**28,
+                "memory_reserve_bytes": 2**26,
+                "memory_reserve_fraction": 0.0,
+                "log_level": "error",
+            }
+        )
+        options = engine_options(settings, FoundModel(name, folder, ""))
+        hang = HangRule(3.0, 10.0)
+        return EngineLink(self._context, name, options, hang, idle_s=0.0, beside=None, version=version, **callbacks)
+
+    def _message(self, message: wire.ToFront) -> None:
+        if rid := getattr(message, "rid", 0):
+            self.said.setdefault(rid, []).append(message)
+
+    def _lost(self, link: EngineLink, _suspect: int, _why: str) -> None:
+        self.lost.append((link.version, set(link.live)))
+
+    def send(self, model: str | None = None, **fields: Any) -> int:
+        """A client's request; its number."""
+        self._rid += 1
+        body = parse_request({"v": 1, "id": 1, "op": "generate", **fields}).model_dump()
+        start = wire.Start(self._rid, os.getuid(), b"c", "generate", body, time.monotonic(), None, stream=True)
+        self.engines.submit(model, start)
+        return self._rid
+
+    async def last(self, rid: int) -> wire.ToFront:
+        """The last word on a request."""
+        await until(lambda: self._last(rid))
+        found = self._last(rid)
+        assert found is not None
+        return found
+
+    def _last(self, rid: int) -> wire.ToFront | None:
+        lasting = (wire.Done, wire.Failed, wire.Result)
+        return next((message for message in self.said.get(rid, []) if isinstance(message, lasting)), None)
+
+    async def begun(self, rid: int) -> None:
+        """Until its first token came."""
+        await until(lambda: isinstance(self._newest(rid), wire.Delta | wire.Failed))
+        assert isinstance(self._newest(rid), wire.Delta), self._newest(rid)
+
+    def _newest(self, rid: int) -> wire.ToFront | None:
+        return self.said.get(rid, [None])[-1]
+
+
+async def until(true: Callable[[], Any]) -> None:
+    """Wait for a condition."""
+    async with asyncio.timeout(PATIENCE_S):
+        while not true():  # noqa: ASYNC110 (what is waited for is another process's)
+            await asyncio.sleep(0.005)
+
+
+@pytest.fixture
+async def pool(tmp_path: Path, nano: Path) -> AsyncIterator[Pool]:
+    """nano serves, as version 1."""
+    context = zmq.Context()
+    made = Pool(context, tmp_path / "state")
+    await made.engines.serve("nano", nano, "1").settled()
+    yield made
+    await made.engines.stop()
+    context.term()
+
+
+async def test_a_candidate_is_asked_in_private_and_then_serves_while_old_streams_finish(pool: Pool, nano: Path) -> None:
+    old = pool.engines.serving("nano")
+    candidate = await pool.engines.open_candidate("nano", nano, "2", LOAD_S)
+    assert pool.engines.candidates == [candidate]
+    answer = await pool.engines.ask(candidate, "generate", **SHORT)
+    assert isinstance(answer, wire.Done)
+    assert answer.usage["completion_tokens"] == 3
+    assert pool.said == {}  # no client hears of it
+    stream = pool.send(**LONG)
+    await pool.begun(stream)
+    pool.engines.promote(candidate)
+    assert pool.engines.candidates == []
+    assert (pool.engines.serving("nano"), pool.engines.default.version) == (candidate, "2")
+    later = pool.send(**SHORT)
+    assert later in candidate.live
+    assert isinstance(await pool.last(later), wire.Done)
+    assert old.state is State.READY  # it still has its stream
+    done = await pool.last(stream)
+    assert isinstance(done, wire.Done)
+    assert done.usage["completion_tokens"] == LONG["max_tokens"]
+    await until(lambda: old.pid is None)
+    assert old.state is State.STOPPED
+    assert pool.lost == []
+
+
+async def test_where_both_do_not_fit_requests_wait_for_the_new_engine_or_for_the_old_one_again(
+    pool: Pool, nano: Path
+) -> None:
+    old = pool.engines.serving("nano")
+    pid = old.pid
+    stream = pool.send(**LONG)
+    await pool.begun(stream)
+    held = asyncio.create_task(pool.engines.hold("nano", drain_s=PATIENCE_S))
+    await asyncio.sleep(0)
+    waiting, given_up = pool.send(**SHORT), pool.send(**SHORT)
+    assert pool.engines.waits(waiting)
+    assert pool.engines.stop_request(given_up, "cancelled")
+    await held
+    assert isinstance(await pool.last(stream), wire.Done)  # the running one finished first
+    assert pid is not None
+    assert not running(pid)
+    candidate = await pool.engines.open_candidate("nano", nano, "2", LOAD_S)
+    assert pool.engines.waits(waiting)
+    pool.engines.promote(candidate)
+    assert isinstance(await pool.last(waiting), wire.Done)
+    assert given_up not in pool.said
+
+    await pool.engines.hold("nano", drain_s=PATIENCE_S)
+    waiting = pool.send(**SHORT)
+    assert pool.engines.resume("nano", nano, "1").version == "1"
+    assert isinstance(await pool.last(waiting), wire.Done)
+
+
+async def test_a_drain_that_takes_too_long_ends_its_streams(pool: Pool) -> None:
+    stream = pool.send(prompt="to the end", max_tokens=3000)
+    await pool.begun(stream)
+    await pool.engines.hold("nano", drain_s=0.05)
+    failed = await pool.last(stream)
+    assert isinstance(failed, wire.Failed)
+    assert failed.code == "unavailable"
+    pool.engines.resume("nano")
+    assert isinstance(await pool.last(pool.send(**SHORT)), wire.Done)
+
+
+async def test_a_candidate_that_cannot_be_loaded_leaves_nothing_behind(pool: Pool, nano: Path, tmp_path: Path) -> None:
+    broken = tmp_path / "broken"
+    shutil.copytree(nano, broken)
+    (broken / "model.onnx").write_bytes(b"not a graph")
+    with pytest.raises(Unavailable, match="cannot be loaded"):
+        await pool.engines.open_candidate("nano", broken, "2", LOAD_S)
+    with pytest.raises(Unavailable, match="not loaded within"):
+        await pool.engines.open_candidate("nano", nano, "2", 0.01)
+    assert pool.engines.candidates == []
+    assert isinstance(await pool.last(pool.send(**SHORT)), wire.Done)
+
+
+async def test_each_name_has_its_own_engine_and_one_death_concerns_no_other(pool: Pool, nano: Path) -> None:
+    await pool.engines.serve("second", nano).settled()
+    assert [link.name for link in pool.engines] == ["nano", "second"]
+    with pytest.raises(NotFound, match="nano, second"):
+        pool.engines.check("third")
+    mine, other = pool.send("second", **LONG), pool.send(**LONG)
+    private = asyncio.create_task(_outcome(pool.engines.ask(pool.engines.serving("second"), "generate", **LONG)))
+    await pool.begun(mine)
+    await pool.begun(other)
+    pid = pool.engines.serving("second").pid
+    assert pid is not None
+    os.kill(pid, signal.SIGKILL)
+    assert isinstance(await private, EngineLost)
+    (lost,) = pool.lost
+    assert mine in lost[1]
+    assert other not in lost[1]
+    assert isinstance(await pool.last(other), wire.Done)
+    assert isinstance(await pool.last(pool.send("second", **SHORT)), wire.Done)
+
+
+async def _outcome(asked: Coroutine[Any, Any, Any]) -> Any:
+    try:
+        return await asked
+    except EngineLost as error:
+        return error

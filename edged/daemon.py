@@ -83,7 +83,7 @@ class _Daemon:
             self._router.door.open(self._endpoint)
         except zmq.ZMQError as error:
             raise ConfigError(f"endpoint {self._endpoint}: cannot listen there: {error}") from error
-        self._engines.serve(self._model.name, self._model.folder)
+        self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
 
     def _open_link(

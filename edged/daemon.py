@@ -153,7 +153,7 @@ class _Daemon:
         """While this loop turns and every engine serves, loads or recovers in time. Only failed recovery starves it."""
         interval_s = systemd.watchdog_interval_s()
         while interval_s is not None:
-            trouble = self._link.trouble()
+            trouble = self._engines.trouble()
             if trouble:
                 log.error("recovery failed, the watchdog is not fed: %s", trouble)
             else:

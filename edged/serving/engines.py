@@ -86,6 +86,10 @@ class Engines:
         """The link that serves `name` now. Raises NotFound."""
         return self._place(name).link
 
+    def trouble(self) -> str:
+        """What a serving link cannot recover from; "" while all do."""
+        return next(filter(None, (link.trouble() for link in self)), "")
+
     # ---- requests
 
     def check(self, model: str | None) -> None:

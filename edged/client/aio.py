@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-from collections.abc import AsyncIterator, Awaitable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
 from edged.client import requests
 from edged.client.aio_connection import AsyncConnection
-from edged.client.assembly import Assembly, result_of
+from edged.client.assembly import Assembly, progress_of, result_of
 from edged.client.errors import UsageError
 from edged.client.exchange import Pending
 from edged.client.replies import (
@@ -25,8 +25,9 @@ from edged.client.replies import (
     made_from,
     models_of,
     status_of,
+    without_envelope,
 )
-from edged.client.requests import ChatOptions, Message, SamplingOptions
+from edged.client.requests import ChatOptions, Message, SamplingOptions, UpdateOp
 from edged.client.sync import DEFAULT_TIMEOUT_S
 
 
@@ -118,6 +119,21 @@ class AsyncClient:
     async def session_close(self, session: str, *, model: str | None = None) -> None:
         """Free what a session keeps. Raises NotFound when it keeps nothing, or is busy."""
         result_of(await self._connection.call("session.close", {"session": session, "model": model}))
+
+    async def update(
+        self, what: UpdateOp, *, progress: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
+    ) -> dict[str, Any]:
+        """Model updates, for admins: `status`, `check`, `apply` (again), `rollback` (reason), `hold` (on, reason).
+
+        `progress` is told how an errand of the updater goes: phase, version, bytes. Returns the `result`.
+        """
+        pending = await self._connection.ask(requests.update(what, fields), patient=True)
+        try:
+            while (told := progress_of(reply := await self._connection.receive(pending))) is not None:
+                progress(told)
+            return without_envelope(result_of(reply))
+        finally:
+            self._connection.forget(pending)
 
     async def close(self) -> None:
         """Leave. Answers still running are cancelled."""

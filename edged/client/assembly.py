@@ -6,7 +6,18 @@ from collections.abc import Mapping
 from typing import Any
 
 from edged.client.errors import BadReply, error_of
-from edged.client.replies import Accepted, Answer, Delta, Event, Progress, Queued, made_from, timings_of, usage_of
+from edged.client.replies import (
+    Accepted,
+    Answer,
+    Delta,
+    Event,
+    Progress,
+    Queued,
+    made_from,
+    timings_of,
+    usage_of,
+    without_envelope,
+)
 
 
 class Assembly:
@@ -59,6 +70,11 @@ class Assembly:
             logprobs=tuple(self._logprobs) + tuple(reply.get("logprobs") or ()),
         )
         return self.answer
+
+
+def progress_of(reply: Mapping[str, Any]) -> dict[str, Any] | None:
+    """What a `progress` event carries; None for any other reply."""
+    return without_envelope(reply) if reply.get("ev") == "progress" else None
 
 
 def result_of(reply: Mapping[str, Any]) -> Mapping[str, Any]:

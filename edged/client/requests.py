@@ -9,6 +9,8 @@ from edged.client.errors import UsageError
 
 VERSION = 1
 
+UpdateOp = Literal["status", "check", "apply", "rollback", "hold"]
+
 Message = Mapping[str, Any]
 """One turn: {"role": "system" | "user" | "assistant" | "tool", "content": text or a list of parts}."""
 
@@ -62,6 +64,11 @@ def chat(messages: str | Sequence[Message], options: Mapping[str, Any]) -> dict[
 def generate(prompt: str, options: Mapping[str, Any]) -> dict[str, Any]:
     """A `generate` request: raw prompt text, no chat template."""
     return request("generate", {"prompt": prompt, "stream": True, **_checked(options)})
+
+
+def update(what: UpdateOp, fields: Mapping[str, Any]) -> dict[str, Any]:
+    """An `update.*` request."""
+    return request(f"update.{what}", _checked(fields))
 
 
 def _checked(options: Mapping[str, Any]) -> Mapping[str, Any]:

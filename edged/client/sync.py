@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Literal, Self, Unpack, overload
+from typing import Any, Literal, Self, Unpack, overload
 
 from edged.client import requests
-from edged.client.assembly import Assembly, result_of
+from edged.client.assembly import Assembly, progress_of, result_of
 from edged.client.connection import Connection
 from edged.client.errors import UsageError
 from edged.client.exchange import Pending
@@ -24,8 +24,9 @@ from edged.client.replies import (
     made_from,
     models_of,
     status_of,
+    without_envelope,
 )
-from edged.client.requests import ChatOptions, Message, SamplingOptions
+from edged.client.requests import ChatOptions, Message, SamplingOptions, UpdateOp
 
 DEFAULT_TIMEOUT_S = 30.0
 
@@ -120,6 +121,21 @@ class Client:
     def session_close(self, session: str, *, model: str | None = None) -> None:
         """Free what a session keeps. Raises NotFound when it keeps nothing, or is busy."""
         result_of(self._connection.call("session.close", {"session": session, "model": model}))
+
+    def update(
+        self, what: UpdateOp, *, progress: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
+    ) -> dict[str, Any]:
+        """Model updates, for admins: `status`, `check`, `apply` (again), `rollback` (reason), `hold` (on, reason).
+
+        `progress` is told how an errand of the updater goes: phase, version, bytes. Returns the `result`.
+        """
+        pending = self._connection.ask(requests.update(what, fields), patient=True)
+        try:
+            while (told := progress_of(reply := self._connection.receive(pending))) is not None:
+                progress(told)
+            return without_envelope(result_of(reply))
+        finally:
+            self._connection.exchange.close(pending)
 
     def close(self) -> None:
         """Leave. Answers still running are cancelled."""

@@ -22,11 +22,18 @@ MAX_TOKENS = 2**31 - 1
 MAX_DEADLINE_MS = 24 * 3600 * 1000
 MAX_SEED = 2**63 - 1
 MAX_NAME_BYTES = 128
+MAX_REASON_CHARS = 200
 
 
 def _no_nul(text: str) -> str:
     if "\0" in text:
         raise ValueError("text must not contain NUL characters; remove them")
+    return text
+
+
+def _one_line(text: str) -> str:
+    if not text.isprintable():
+        raise ValueError("one line of printable characters")
     return text
 
 
@@ -43,6 +50,7 @@ Id = Annotated[
     AfterValidator(_short_id),
 ]
 StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_BYTES), AfterValidator(_no_nul)]
+Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_CHARS), AfterValidator(_one_line)]
 Frame = Annotated[int, Field(ge=0, le=255)]
 Detail = Literal["low", "high", "auto"]
 
@@ -170,7 +178,42 @@ class Models(Request):
     op: Literal["models"]
 
 
-AnyRequest = Chat | Generate | Tokenize | Cancel | SessionClose | Hello | Ping | Status | Models
+class UpdateRequest(Request):
+    """What every `update.*` op carries. `model`: whose updates; without it the default's."""
+
+    model: Name | None = None
+
+
+class UpdateStatus(UpdateRequest):
+    op: Literal["update.status"]
+
+
+class UpdateCheck(UpdateRequest):
+    op: Literal["update.check"]
+
+
+class UpdateApply(UpdateRequest):
+    """`again`: also a version that failed on this device before."""
+
+    op: Literal["update.apply"]
+    again: bool = False
+
+
+class UpdateRollback(UpdateRequest):
+    op: Literal["update.rollback"]
+    reason: Reason = "by hand"
+
+
+class UpdateHold(UpdateRequest):
+    """`on` false takes the hold back."""
+
+    op: Literal["update.hold"]
+    on: bool = True
+    reason: Reason = "by hand"
+
+
+AnyUpdate = UpdateStatus | UpdateCheck | UpdateApply | UpdateRollback | UpdateHold
+AnyRequest = Chat | Generate | Tokenize | Cancel | SessionClose | Hello | Ping | Status | Models | AnyUpdate
 
 _TYPES: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(Chat),
@@ -182,6 +225,11 @@ _TYPES: dict[str, TypeAdapter[Any]] = {
     "ping": TypeAdapter(Ping),
     "status": TypeAdapter(Status),
     "models": TypeAdapter(Models),
+    "update.status": TypeAdapter(UpdateStatus),
+    "update.check": TypeAdapter(UpdateCheck),
+    "update.apply": TypeAdapter(UpdateApply),
+    "update.rollback": TypeAdapter(UpdateRollback),
+    "update.hold": TypeAdapter(UpdateHold),
 }
 OPS = tuple(_TYPES)
 

@@ -8,7 +8,7 @@ import asyncio
 import functools
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import zmq
@@ -24,6 +24,7 @@ from edged.errors import (
     RequestError,
     SlowConsumer,
     Unavailable,
+    Unsupported,
 )
 from edged.protocol import engine as wire
 from edged.protocol import messages as public
@@ -31,6 +32,7 @@ from edged.protocol.limits import WireLimits
 from edged.serving.door import Client, Door
 from edged.serving.engine_link import EngineLink
 from edged.serving.engines import Engines
+from edged.serving.errands import Errands
 from edged.serving.gate import Gate
 from edged.serving.outbox import Envelope
 from edged.serving.quarantine import Quarantine
@@ -63,6 +65,8 @@ class Router:
         self.counts: dict[str, int] = {}
         self._describe, self._version = describe, version
         self._engines: Engines | None = None
+        self.errands = Errands(lambda rid, fields: self._last(rid, "result", **fields), self._fail)
+        self.on_update: Callable[[public.AnyUpdate, Callable[..., None]], Awaitable[dict[str, Any]]] | None = None
         self._idle = asyncio.Event()
         self._idle.set()
 
@@ -86,6 +90,7 @@ class Router:
     def drain(self) -> None:
         """Refuse new work from now on."""
         self.draining = True
+        self.errands.leave_all("edged is stopping; what was begun goes on after its restart")
 
     async def wait_idle(self) -> None:
         """Return when no request is live."""
@@ -135,6 +140,8 @@ class Router:
                 self._result(client, envelope, request.id, {"models": self._models()})
             case public.Cancel():
                 self._cancel(client, envelope, request)
+            case public.UpdateRequest():
+                self._send_on_errand(client, envelope, request, received_s)
             case _:
                 self._submit(client, envelope, request, attachments, received_s)
 
@@ -170,11 +177,23 @@ class Router:
         if deadline_s is not None and self.engines.waits(stream.rid):  # else the engine minds it
             asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
 
+    def _send_on_errand(self, client: Client, envelope: Envelope, request: public.AnyUpdate, received_s: float) -> None:
+        if self.draining:
+            raise Unavailable("edged is draining and changes nothing now; try again after its restart")
+        if self.on_update is None:
+            raise Unsupported("this daemon does not follow updates; another one does, or follow_updates is off")
+        stream = self.streams.open(client, envelope, request.id, request.op, b"", received_s, None)
+        tell = functools.partial(self._event, stream.rid, "progress")
+        self.errands.begin(stream.rid, self.on_update(request, tell))
+
     def _cancel(self, client: Client, envelope: Envelope, request: public.Cancel) -> None:
         stream = self.streams.find(client, request.target)
         if stream is None:
             raise NotFound("target: this client has no live request with that id")
         self._result(client, envelope, request.id, {"cancelled": True})
+        if self.errands.leave(stream.rid):
+            self._fail(stream.rid, Cancelled("you are told no more of it; the work itself goes on"))
+            return
         if self.engines.stop_request(stream.rid, "cancelled"):
             self._fail(stream.rid, Cancelled("cancelled before the model was ready"))
 
@@ -188,11 +207,13 @@ class Router:
         for stream in self.streams.of(client):
             log.info("client gone %s", stream.label())
             self._end(stream.rid)
+            self.errands.leave(stream.rid)
             self.engines.stop_request(stream.rid, "gone")
 
     def _client_slow(self, client: Client, envelope: Envelope) -> None:
         log.warning("client does not read uid=%d live=%d", client.uid, len(self.streams.of(client)))
         for stream in self.streams.of(client):
+            self.errands.leave(stream.rid)
             self.engines.stop_request(stream.rid, "gone")
             self._fail(stream.rid, SlowConsumer("this client left its replies unread; read faster or ask for less"))
         notice = SlowConsumer(

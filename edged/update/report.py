@@ -21,9 +21,10 @@ STEP_S = 1.0
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """`phase`: checking, downloading, verifying, staged, up_to_date, waiting, failed. Bytes are of model files.
+    """`phase`: checking, available, downloading, verifying, staged, up_to_date, waiting, failed. Bytes: of model files.
 
-    `code` and `message` say why it failed or waits; `passed` lists releases that are not for this device now.
+    `code` and `message` say why it failed or waits; `passed` lists releases that are not for this device now;
+    `asked` names the wish that the run fulfils.
     """
 
     phase: str = "never"
@@ -42,15 +43,23 @@ class Report:
     metadata: dict[str, int] = field(default_factory=dict)
     at_s: int = 0
     checked_s: int = 0
+    asked: str = ""
 
 
 class Reporter:
     """Keeps the newest report and writes it at each change of phase, and now and then while bytes flow."""
 
-    def __init__(self, folder: Path, model: str, now_s: Callable[[], float], tell: Callable[[Report], None]) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        model: str,
+        now_s: Callable[[], float],
+        tell: Callable[[Report], None] = lambda _: None,
+        asked: str = "",
+    ) -> None:
         self._path, self._now_s, self._tell = folder / FILE, now_s, tell
         self._written_s = 0.0
-        self.report = Report(model=model, checked_s=read_report(folder).checked_s)
+        self.report = Report(model=model, asked=asked, checked_s=read_report(folder).checked_s)
 
     def set(self, **changes: Any) -> None:
         """Changes the report and writes it."""

@@ -19,7 +19,8 @@ Bytes = Annotated[int, Field(ge=0, le=2**50)]
 class UpdateSettings(BaseModel):
     """`action` `check` looks and decides, `apply` also downloads and stages. `source`: URL or folder of the repository.
 
-    `root_file` is the installed root of trust. `shipped` are folders whose files may be copied instead of downloaded.
+    `root_file` is the installed root of trust; `shipped` are folders whose files may be copied instead of downloaded;
+    `asked` names the wish that this run fulfils.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -30,6 +31,7 @@ class UpdateSettings(BaseModel):
     root_file: Path
     model: Name
     by_hand: bool = False
+    asked: Annotated[str, Field(max_length=64)] = ""
 
     device_id: Annotated[str, Field(min_length=1, max_length=128)]
     groups: tuple[str, ...] = ()

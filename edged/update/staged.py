@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from edged.errors import ModelError
 from edged.store.digests import FileDigest, check_files
-from edged.store.slots import Slots
+from edged.store.slot_view import SlotView
 from edged.update.bundle import BUNDLE_FILE, Bundle, read_bundle
 
 
-def check_staged(slots: Slots, version: str) -> Bundle:
+def check_staged(slots: SlotView, version: str) -> Bundle:
     """Reads every byte of the version; returns its bundle. Raises ModelError naming the file that changed.
 
     The journal holds the digest of the bundle, the bundle those of all other files.
@@ -23,7 +23,7 @@ def check_staged(slots: Slots, version: str) -> Bundle:
     return bundle
 
 
-def next_staged(slots: Slots) -> str | None:
+def next_staged(slots: SlotView) -> str | None:
     """The newest staged version that was neither tried nor removed since: what the daemon is to test now."""
     active, decided = slots.active, set[str]()
     floor = slots.release_of(active) if active is not None else 0

@@ -12,9 +12,10 @@ import statistics
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Generic, Protocol, TypeVar
 
 from edged.errors import EdgedError, ModelError
+from edged.store.durable import StoreError
 from edged.store.journal import uncommitted
 from edged.store.slots import Slots
 from edged.update.bundle import Bundle, Golden
@@ -53,21 +54,24 @@ class Engine(Protocol):
         """Ends the process; nothing is asked of it any more."""
 
 
-class Host(Protocol):
+E = TypeVar("E", bound=Engine)
+
+
+class Host(Protocol[E]):
     """The daemon's side. `serving()` is None while no model is in memory."""
 
-    def serving(self) -> Engine | None: ...
+    def serving(self) -> E | None: ...
 
     def free_bytes(self) -> int:
         """What the ledger would give a second model now."""
 
-    async def start(self, folder: Path, limit_s: float) -> Engine:
+    async def start(self, folder: Path, limit_s: float) -> E:
         """A second engine, loaded and warm. Raises EdgedError when it cannot be loaded in time."""
 
     async def unload(self) -> None:
         """Lets running streams finish, holds new requests back, ends the serving engine."""
 
-    async def adopt(self, engine: Engine, version: str) -> None:
+    async def adopt(self, engine: E, version: str) -> None:
         """New requests go to `engine`; the one before ends with its last stream."""
 
     async def restore(self, folder: Path | None) -> None:
@@ -86,17 +90,21 @@ class Outcome:
     reason: str = ""
 
 
-class Takeover:
-    """`tell(phase, version, detail)`: testing, activating, watching, committed, refused, rolled_back."""
+class Takeover(Generic[E]):
+    """`tell(phase, version, detail)`: testing, activating, watching, committed, refused, rolled_back, waiting.
+
+    `held()`: why nothing may be activated now, or empty.
+    """
 
     def __init__(
         self,
         slots: Slots,
-        host: Host,
+        host: Host[E],
         limits: Limits,
         tell: Callable[[str, str, str], None] = lambda phase, version, detail: None,
+        held: Callable[[], str] = lambda: "",
     ) -> None:
-        self._slots, self._host, self._limits, self._tell = slots, host, limits, tell
+        self._slots, self._host, self._limits, self._tell, self._held = slots, host, limits, tell, held
 
     async def take(self, version: str) -> Outcome:
         """The whole way of one staged version. Raises OSError and StoreError only when the disk or the store fails."""
@@ -110,20 +118,28 @@ class Takeover:
         before = await self._measure_serving(bundle) if way is Plan.INSTEAD else []
         if way is Plan.INSTEAD:
             await self._host.unload()
-        candidate: Engine | None = None
+        candidate: E | None = None
         try:
             candidate = await self._host.start(self._slots.path(version), self._limits.load_s)
             reason, old = await self._test(candidate, bundle, before)
         except (EdgedError, TimeoutError) as error:
             reason, old = str(error) or "took too long to answer a golden prompt", before
-        if reason or candidate is None:
+        except asyncio.CancelledError:
             if candidate is not None:
                 await candidate.end()
-            if way is Plan.INSTEAD:
-                await self._host.restore(self._active_folder())
-            return await self._refuse(version, bundle.release, reason)
+            raise
+        held = "" if reason else self._held()
+        if reason or held or candidate is None:
+            await self._leave(candidate, way)
+            return self._wait(version, held) if held else await self._refuse(version, bundle.release, reason)
         self._tell("activating", version, "")
-        await asyncio.to_thread(self._slots.activate, version, bundle.release)
+        try:
+            await asyncio.to_thread(self._slots.activate, version, bundle.release)
+        except (OSError, StoreError):
+            if self._slots.active != version:
+                await self._leave(candidate, way)
+                raise
+            log.exception("the disk failed after the change, which holds; model=%s version=%s", bundle.model, version)
         await self._host.adopt(candidate, version)
         return await self._watch(version, bundle.release, _median_tps(old))
 
@@ -147,7 +163,7 @@ class Takeover:
                     continue
         return answers
 
-    async def _test(self, candidate: Engine, bundle: Bundle, before: list[Answer]) -> tuple[str, list[Answer]]:
+    async def _test(self, candidate: E, bundle: Bundle, before: list[Answer]) -> tuple[str, list[Answer]]:
         """What the candidate fails at, or nothing; and the old version's answers.
 
         With both in memory they are asked in turn, so that other work on the box slows both alike.
@@ -190,6 +206,18 @@ class Takeover:
         self._tell("rolled_back", bad, reason)
         log.warning("update rolled back model=%s version=%s reason=%r", self._slots.model, bad, reason)
         return Outcome(bad, False, reason)
+
+    async def _leave(self, candidate: E | None, way: Plan) -> None:
+        """The candidate goes, and the old version serves as before."""
+        if candidate is not None:
+            await candidate.end()
+        if way is Plan.INSTEAD:
+            await self._host.restore(self._active_folder())
+
+    def _wait(self, version: str, held: str) -> Outcome:
+        """It passed, and stays staged."""
+        self._tell("waiting", version, f"held: {held}")
+        return Outcome(version, False, f"held: {held}")
 
     async def _refuse(self, version: str, release: int, reason: str) -> Outcome:
         await asyncio.to_thread(self._slots.refuse, version, reason, release)

@@ -81,7 +81,7 @@ class _Run:
         self._settings, self._transport, self._folder, self._now_s = settings, transport, folder, now_s
         self._slots = Slots(settings.state_dir, settings.model, now_s)
         self._downloader = Downloader(transport, settings.rates, attempts=settings.attempts)
-        self._reporter = Reporter(folder, settings.model, now_s, tell)
+        self._reporter = Reporter(folder, settings.model, now_s, tell, settings.asked)
 
     def main(self) -> Report:
         reporter = self._reporter

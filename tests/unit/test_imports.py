@@ -23,6 +23,7 @@ MAY_IMPORT = {
     "children": set(),
     "serving": {"protocol", "errors", "children"},
     "update": {"store", "protocol", "errors"},
+    "upkeep": {"update", "serving", "store", "hardware", "protocol", "errors", "children"},
     "fleet": {"update", "store", "client", "protocol", "errors"},
     "service": {"errors"},
     "metrics": {"errors"},

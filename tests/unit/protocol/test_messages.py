@@ -24,6 +24,11 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "models": {},
     "load": {"model": "m"},
     "unload": {},
+    "update.status": {},
+    "update.check": {},
+    "update.apply": {},
+    "update.rollback": {},
+    "update.hold": {},
 }
 HUGE = {"2^31": 2**31, "2^63": 2**63, "NaN": math.nan, "inf": math.inf, "-inf": -math.inf}
 WRONG = {

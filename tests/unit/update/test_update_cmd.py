@@ -13,6 +13,9 @@ from typer.testing import CliRunner
 
 from edged.cli.update_cmd import app
 from edged.errors import ConfigError
+from edged.update import wish
+from edged.update.report import read_report
+from edged.update.wish import Wish
 
 Type = Callable[..., Any]
 
@@ -54,16 +57,38 @@ def test_look_fetch_go_back_hold(publisher: Publisher, device: Device, models: l
 
 def test_a_failure_is_told_and_ends_with_one(publisher: Publisher, type_: Type) -> None:
     (publisher.folder / "metadata" / "timestamp.json").unlink()
-    assert type_("apply", "--json", code=1)["code"] == "unreachable"
+    found = type_("apply", "--json", code=1)
+    assert (found["outcome"], found["last"]["code"]) == ("failed", "unreachable")
     assert "(unreachable)" in type_("status")
 
 
+def test_the_service_does_what_the_daemon_wished(
+    publisher: Publisher, device: Device, models: list[Path], type_: Type
+) -> None:
+    publisher.release(models[1], "2.0", 2)
+    folder = device.state / "update"
+    wish.leave(folder, Wish("check", "w1"))
+    assert "available" in type_("run")
+    assert not wish.waits(folder)
+    assert read_report(folder).asked == "w1"
+    type_("run")
+    assert (read_report(folder).asked, read_report(folder).phase) == ("", "staged")
+    (folder / wish.FILE).write_text("now")
+    assert wish.take(folder) == Wish()
+    assert wish.take(folder) is None
+
+
 def test_without_a_source_the_service_has_nothing_to_do(
-    type_: Type, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+    type_: Type, device: Device, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     (tmp_path / "empty.toml").write_text("")
     monkeypatch.setenv("EDGED_UPDATE_CONFIG", str(tmp_path / "empty.toml"))
     assert "nothing to do" in type_("run")
+    wish.leave(device.state / "update", Wish("apply", "w1"))
+    done = CliRunner().invoke(app, ["run"])
+    assert isinstance(done.exception, ConfigError)
+    told = read_report(device.state / "update")
+    assert (told.phase, told.code, told.asked) == ("failed", "not_set_up", "w1")
     done = CliRunner().invoke(app, ["check"])
     assert isinstance(done.exception, ConfigError)
     (tmp_path / "empty.toml").write_text("sauce = 1\n")

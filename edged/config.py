@@ -46,6 +46,7 @@ class Settings(BaseSettings):
     max_frames: Annotated[int, Field(ge=1, le=256)] = 16
     max_frame_bytes: Bytes = 32 * 2**20
     max_message_bytes: Bytes = 64 * 2**20
+    max_pending_bytes: Bytes = Field(256 * 2**20, description="attachments of all live requests together")
     max_clients: Count = 2048
     max_requests: Count = 1024
     max_requests_per_client: Count = 64

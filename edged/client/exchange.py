@@ -14,6 +14,7 @@ from typing import Any
 from edged.client.errors import BadReply, ConnectionLost, NoReply, UsageError
 from edged.protocol.codec import pack, unpack_trusted
 
+ATTACHMENTS = "attachments"  # the client's own name for the frames behind a reply; no field on the wire has it
 PING_SHARE = 0.5  # after this share of the patience, ask whether the daemon is there at all
 
 
@@ -72,7 +73,9 @@ class Exchange:
         """One message of the daemon's. Replies nobody waits for are dropped. Raises BadReply for what is no reply."""
         self._heard_s = now_s
         try:
-            reply = unpack_trusted(frames[-1] if len(frames) == 1 else frames[0] or frames[1])
+            head = 0 if frames[0] or len(frames) == 1 else 1  # an empty delimiter may go before
+            reply = unpack_trusted(frames[head])
+            reply[ATTACHMENTS] = tuple(frames[head + 1 :])
             number = reply["id"]
             pending = self._pending.get(number) if number is not None else self._refused_unread()
         except (ValueError, TypeError, KeyError, IndexError) as error:

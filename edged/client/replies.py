@@ -165,7 +165,7 @@ def status_of(reply: Mapping[str, Any]) -> Status:
 
 def without_envelope(reply: Mapping[str, Any]) -> dict[str, Any]:
     """A reply's own fields."""
-    return {name: value for name, value in reply.items() if name not in ("v", "id", "ev")}
+    return {name: value for name, value in reply.items() if name not in ("v", "id", "ev", "attachments")}
 
 
 def _map(reply: Mapping[str, Any], name: str) -> Mapping[str, Any]:

@@ -46,7 +46,7 @@ class FrontLink:
         messages: list[wire.ToEngine] = []
         while True:
             try:
-                messages.append(wire.decode(self._socket.recv(zmq.NOBLOCK)))  # type: ignore[arg-type]
+                messages.append(wire.decode(self._socket.recv_multipart(zmq.NOBLOCK)))  # type: ignore[arg-type]
             except zmq.Again:
                 return messages
 
@@ -57,7 +57,7 @@ class FrontLink:
 
     def _try(self, message: wire.ToFront) -> bool:
         try:
-            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+            self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             return False
         return True

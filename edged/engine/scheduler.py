@@ -20,7 +20,7 @@ from edged.engine.quota import TokenRate
 from edged.engine.sampler import Sampler
 from edged.engine.slots import Slots
 from edged.engine.text import TextStream
-from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError
+from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError, Unsupported
 from edged.protocol import engine as wire
 
 log = logging.getLogger(__name__)
@@ -68,6 +68,8 @@ class Scheduler:
                 self._send(wire.Result(start.rid, {"tokens": ids, "count": len(ids)}))
             elif start.op == "session.close":
                 self._close_session(start)
+            elif start.op in ("infer", "embed"):
+                raise Unsupported(f"{start.op}: this is a language model; name a model that takes it, see `models`")
             else:
                 self.queue.check_room(start.client, self._retry_ms())
                 self._rate.check(start.uid, self._clock())

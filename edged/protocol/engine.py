@@ -1,11 +1,13 @@
 """The private messages between front and engine, one frozen dataclass each; same codec, own lifetime.
 
-`encode` and `decode` turn them into bytes and back. Both ends are ours and of one version: a message that does not
-decode is a bug and raises TypeError or KeyError. Times `*_s` are CLOCK_MONOTONIC seconds, one clock for both processes.
+`encode` and `decode` turn them into frames and back: one frame, and behind it the attachments of a `Start` or `Result`,
+raw. Both ends are ours and of one version: a message that does not decode is a bug and raises TypeError or KeyError.
+Times `*_s` are CLOCK_MONOTONIC seconds, one clock for both processes.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
@@ -16,9 +18,10 @@ from edged.protocol.codec import pack, unpack_trusted
 
 @dataclass(frozen=True, slots=True)
 class Start:
-    """Run one `chat`, `generate`, `tokenize` or `session.close`. `body` is the validated public request as a map.
+    """Run one `chat`, `generate`, `tokenize`, `session.close`, `infer` or `embed`. `body` is the validated request.
 
     `received_s` is when the front had it whole; `deadline_s` is absolute or None; `stream`: deltas are wanted.
+    `frames` are the client's attachments, which `body` names by index; all of them were sent.
     """
 
     rid: int
@@ -29,6 +32,7 @@ class Start:
     received_s: float
     deadline_s: float | None
     stream: bool
+    frames: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -114,8 +118,11 @@ class Done:
 
 @dataclass(frozen=True, slots=True)
 class Result:
+    """The answer of an op that does not generate; `frames` are its attachments, which `fields` names by index."""
+
     rid: int
     fields: dict[str, Any]
+    frames: tuple[bytes, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,17 +164,19 @@ _KINDS: dict[str, type[Any]] = {
         Stats,
     )
 }
-_FIELDS = {name: tuple(part.name for part in fields(kind)) for name, kind in _KINDS.items()}
+_FIELDS = {name: tuple(part.name for part in fields(kind) if part.name != "frames") for name, kind in _KINDS.items()}
 
 
-def encode(message: AnyMessage) -> bytes:
-    """One private message as bytes."""
+def encode(message: AnyMessage) -> list[bytes]:
+    """One private message as the frames to send."""
     name = type(message).__name__
-    return pack({"t": name, "f": [getattr(message, part) for part in _FIELDS[name]]})
+    packed = pack({"t": name, "f": [getattr(message, part) for part in _FIELDS[name]]})
+    return [packed, *message.frames] if isinstance(message, Start | Result) else [packed]
 
 
-def decode(data: bytes | memoryview) -> AnyMessage:
-    """The private message in `data`."""
-    raw = unpack_trusted(data)
-    message: AnyMessage = _KINDS[raw["t"]](*raw["f"])
+def decode(frames: Sequence[bytes | memoryview]) -> AnyMessage:
+    """The private message in these frames."""
+    raw = unpack_trusted(frames[0])
+    attached = {"frames": tuple(bytes(frame) for frame in frames[1:])} if len(frames) > 1 else {}
+    message: AnyMessage = _KINDS[raw["t"]](*raw["f"], **attached)
     return message

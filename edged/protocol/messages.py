@@ -53,6 +53,9 @@ StopText = Annotated[str, Field(min_length=1, max_length=MAX_STOP_BYTES), AfterV
 Reason = Annotated[str, Field(min_length=1, max_length=MAX_REASON_CHARS), AfterValidator(_one_line)]
 Frame = Annotated[int, Field(ge=0, le=255)]
 Detail = Literal["low", "high", "auto"]
+TensorDtype = Literal[
+    "float16", "float32", "float64", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64", "bool"
+]
 
 
 class Strict(BaseModel):
@@ -151,6 +154,47 @@ class Tokenize(Request):
     model: Name | None = None
 
 
+class TensorInput(Strict):
+    """A tensor in a frame: its elements in row-major order, little-endian."""
+
+    dtype: TensorDtype
+    shape: Annotated[list[Annotated[int, Field(ge=0, le=2**31 - 1)]], Field(max_length=8)]
+    frame: Frame
+
+
+class Infer(Request):
+    """Run a plain ONNX model on one image or on named tensors."""
+
+    op: Literal["infer"]
+    model: Name | None = None
+    image: Frame | None = None
+    inputs: Annotated[dict[Name, TensorInput], Field(min_length=1, max_length=64)] | None = None
+    top_k: Annotated[int, Field(ge=1, le=10_000)] | None = None
+    threshold: Annotated[float, Field(ge=0, le=1)] | None = None
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+
+    @model_validator(mode="after")
+    def _has_one_input(self) -> Infer:
+        if (self.image is None) == (self.inputs is None):
+            raise ValueError("give either image (the index of its frame) or inputs (named tensors)")
+        return self
+
+    @property
+    def frames(self) -> list[int]:
+        """The attachments it names."""
+        return [self.image] if self.image is not None else [each.frame for each in (self.inputs or {}).values()]
+
+
+class Embed(Request):
+    """Vectors of texts."""
+
+    op: Literal["embed"]
+    model: Name | None = None
+    input: Text | Annotated[list[Text], Field(min_length=1, max_length=256)]
+    normalize: bool | None = None
+    deadline_ms: Annotated[int, Field(ge=1, le=MAX_DEADLINE_MS)] | None = None
+
+
 class Cancel(Request):
     op: Literal["cancel"]
     target: Id
@@ -213,12 +257,16 @@ class UpdateHold(UpdateRequest):
 
 
 AnyUpdate = UpdateStatus | UpdateCheck | UpdateApply | UpdateRollback | UpdateHold
-AnyRequest = Chat | Generate | Tokenize | Cancel | SessionClose | Hello | Ping | Status | Models | AnyUpdate
+AnyRequest = (
+    Chat | Generate | Tokenize | Infer | Embed | Cancel | SessionClose | Hello | Ping | Status | Models | AnyUpdate
+)
 
 _TYPES: dict[str, TypeAdapter[Any]] = {
     "chat": TypeAdapter(Chat),
     "generate": TypeAdapter(Generate),
     "tokenize": TypeAdapter(Tokenize),
+    "infer": TypeAdapter(Infer),
+    "embed": TypeAdapter(Embed),
     "cancel": TypeAdapter(Cancel),
     "session.close": TypeAdapter(SessionClose),
     "hello": TypeAdapter(Hello),

@@ -130,15 +130,15 @@ class Door:
     def blocked_clients(self) -> int:
         return len(self._blocked)
 
-    def send(self, client: Client, envelope: Envelope, message: dict[str, Any]) -> None:
+    def send(self, client: Client, envelope: Envelope, message: dict[str, Any], frames: tuple[bytes, ...] = ()) -> None:
         """Send now, or keep it in the client's outbox; a client that left too much unread is reported by `on_slow`."""
         if client.gone:
             return
         data = pack(message)
-        if client.outbox or not self._try(client, envelope, data):
+        if client.outbox or not self._try(client, envelope, data, frames):
             if client.gone:
                 return
-            within = client.outbox.add(envelope, message, len(data), time.monotonic())
+            within = client.outbox.add(envelope, message, len(data), time.monotonic(), frames)
             if client not in self._blocked:
                 self._blocked.add(client)
                 self._flush_s = FLUSH_S
@@ -154,9 +154,9 @@ class Door:
             client.outbox.keep_last_words()
             self._on_slow(client, envelope)
 
-    def _try(self, client: Client, envelope: Envelope, data: bytes) -> bool:
+    def _try(self, client: Client, envelope: Envelope, data: bytes, frames: tuple[bytes, ...]) -> bool:
         try:
-            self._socket.send_multipart([client.routing_id, *envelope, data], zmq.NOBLOCK)
+            self._socket.send_multipart([client.routing_id, *envelope, data, *frames], zmq.NOBLOCK)
         except zmq.Again:
             return False
         except zmq.ZMQError as error:

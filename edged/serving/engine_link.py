@@ -261,13 +261,13 @@ class EngineLink:
         assert self._socket is not None
         assert self._pump is not None
         try:
-            self._socket.send(wire.encode(message), zmq.NOBLOCK)
+            self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
         except zmq.Again:
             raise Busy("the engine's queue is full", retry_after_ms=1000) from None
         self._pump.kick()
 
     def _receive(self, frames: Sequence[zmq.Frame]) -> None:
-        message = wire.decode(frames[0].buffer)
+        message = wire.decode([frame.buffer for frame in frames])
         if isinstance(message, wire.Ready):
             self.info = message.info
             self._ready_s = self.used_s = time.monotonic()

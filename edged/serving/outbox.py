@@ -25,6 +25,7 @@ class _Waiting:
     message: dict[str, Any]
     cost_bytes: int
     data: bytes = b""
+    frames: tuple[bytes, ...] = ()
     is_last_word: bool = False
 
 
@@ -40,8 +41,16 @@ class Outbox:
     def __bool__(self) -> bool:
         return bool(self._waiting)
 
-    def add(self, envelope: Envelope, message: dict[str, Any], size_bytes: int, now_s: float) -> bool:
-        """Queue a message of `size_bytes`, packed; False when the client has now been left more than it may."""
+    def add(
+        self,
+        envelope: Envelope,
+        message: dict[str, Any],
+        size_bytes: int,
+        now_s: float,
+        frames: tuple[bytes, ...] = (),
+    ) -> bool:
+        """Queue a message of `size_bytes`, packed, and its attachments; False when the client has now been left more
+        than it may."""
         if self.blocked_since_s is None:
             self.blocked_since_s = now_s
         last = self._waiting[-1] if self._waiting else None
@@ -50,19 +59,20 @@ class Outbox:
             last.message = {**last.message, "text": last.message["text"] + message["text"]}
             last.cost_bytes += cost
         else:
-            cost = MESSAGE_OVERHEAD_BYTES + size_bytes
-            self._waiting.append(_Waiting(envelope, message, cost, is_last_word=message["ev"] in LAST_WORDS))
+            cost = MESSAGE_OVERHEAD_BYTES + size_bytes + sum(map(len, frames))
+            is_last_word = message["ev"] in LAST_WORDS
+            self._waiting.append(_Waiting(envelope, message, cost, frames=frames, is_last_word=is_last_word))
         self.cost_bytes += cost
         return self.cost_bytes <= self.limit_bytes
 
-    def flush(self, send: Callable[[Envelope, bytes], bool], now_s: float) -> bool:
+    def flush(self, send: Callable[[Envelope, bytes, tuple[bytes, ...]], bool], now_s: float) -> bool:
         """Send in order until `send` says that the client does not take more; True when it took something."""
         took = False
         while self._waiting:
             first = self._waiting[0]
             if not first.data:
                 first.data, first.message = pack(first.message), {}
-            if not send(first.envelope, first.data):
+            if not send(first.envelope, first.data, first.frames):
                 return took
             took = True
             self._waiting.popleft()

@@ -149,7 +149,7 @@ class Router:
         self,
         client: Client,
         envelope: Envelope,
-        request: public.Chat | public.Generate | public.Tokenize | public.SessionClose,
+        request: public.Chat | public.Generate | public.Tokenize | public.Infer | public.Embed | public.SessionClose,
         attachments: tuple[bytes, ...],
         received_s: float,
     ) -> None:
@@ -162,12 +162,23 @@ class Router:
         self.quarantine.check(digest)
         deadline_ms = getattr(request, "deadline_ms", None)
         deadline_s = received_s + deadline_ms / 1000 if deadline_ms else None
-        stream = self.streams.open(client, envelope, request.id, request.op, digest, received_s, deadline_s)
+        attached_bytes = sum(map(len, attachments))
+        stream = self.streams.open(
+            client, envelope, request.id, request.op, digest, received_s, deadline_s, attached_bytes
+        )
         self._idle.clear()
         body = request.model_dump(exclude={"v", "id", "op", "model", "deadline_ms", "stream"})
         wants_stream = getattr(request, "stream", False)
         start = wire.Start(
-            stream.rid, client.uid, client.routing_id, request.op, body, received_s, deadline_s, wants_stream
+            stream.rid,
+            client.uid,
+            client.routing_id,
+            request.op,
+            body,
+            received_s,
+            deadline_s,
+            wants_stream,
+            attachments,
         )
         try:
             self.engines.submit(request.model, start)
@@ -259,7 +270,7 @@ class Router:
                     prompt_tokens=message.prompt_tokens,
                 )
             case wire.Result():
-                self._last(message.rid, "result", **message.fields)
+                self._last(message.rid, "result", frames=message.frames, **message.fields)
             case wire.Failed():
                 kind = REQUEST_ERRORS.get(message.code, Internal)
                 self._fail(
@@ -293,10 +304,10 @@ class Router:
         if stream is not None and not stream.silent:
             self.door.send(stream.client, stream.envelope, public.reply(stream.id, event, **fields))
 
-    def _last(self, rid: int, event: str, **fields: Any) -> None:
+    def _last(self, rid: int, event: str, *, frames: tuple[bytes, ...] = (), **fields: Any) -> None:
         stream = self._end(rid)
         if stream is not None:
-            self.door.send(stream.client, stream.envelope, public.reply(stream.id, event, **fields))
+            self.door.send(stream.client, stream.envelope, public.reply(stream.id, event, **fields), frames)
 
     def _fail(self, rid: int, error: RequestError) -> None:
         stream = self.streams.get(rid)

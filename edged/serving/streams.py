@@ -27,6 +27,7 @@ class Stream:
     received_s: float
     deadline_s: float | None
     accepted: bool = False
+    attached_bytes: int = 0
     silent: bool = field(default=False)  # a REQ client: only the last reply is sent
 
     def label(self) -> str:
@@ -40,6 +41,7 @@ class Streams:
     def __init__(self, limits: WireLimits) -> None:
         self.limits = limits
         self._by_rid: dict[int, Stream] = {}
+        self._attached_bytes = 0
         self._by_client: dict[Client, dict[int | str, Stream]] = {}
         self._rids = itertools.count(1)
 
@@ -58,12 +60,13 @@ class Streams:
         digest: bytes,
         received_s: float,
         deadline_s: float | None,
+        attached_bytes: int = 0,
     ) -> Stream:
         """Admit a request to the front. Raises InvalidRequest for an id that is live, Busy above a ceiling."""
         mine = self._by_client.get(client, {})
         if request_id in mine:
             raise InvalidRequest("id: another live request of this client has it; use a fresh one")
-        self._check_room(client, len(mine))
+        self._check_room(client, len(mine), attached_bytes)
         stream = Stream(
             next(self._rids),
             client,
@@ -74,13 +77,20 @@ class Streams:
             received_s,
             deadline_s,
             silent=client.single_reply,
+            attached_bytes=attached_bytes,
         )
+        self._attached_bytes += attached_bytes
         self._by_rid[stream.rid] = stream
         self._by_client.setdefault(client, {})[request_id] = stream
         return stream
 
-    def _check_room(self, client: Client, mine: int) -> None:
+    def _check_room(self, client: Client, mine: int, attached_bytes: int) -> None:
         limits = self.limits
+        if attached_bytes and self._attached_bytes + attached_bytes > limits.max_pending_bytes:
+            raise Busy(
+                f"attachments of {self._attached_bytes} bytes are being worked on, {limits.max_pending_bytes} at most",
+                retry_after_ms=BUSY_RETRY_MS,
+            )
         if mine >= limits.max_requests_per_client:
             raise Busy(f"this client has {mine} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
         if len(self._by_rid) >= limits.max_requests:
@@ -104,6 +114,7 @@ class Streams:
         """Take a request out; None if it ended before. Whoever gets the stream sends its last reply."""
         stream = self._by_rid.pop(rid, None)
         if stream is not None:
+            self._attached_bytes -= stream.attached_bytes
             mine = self._by_client[stream.client]
             del mine[stream.id]
             if not mine:

@@ -17,6 +17,7 @@ from edged.protocol.messages import (
     Generate,
     Generation,
     ImagePart,
+    Infer,
     VideoPart,
     parse_request,
     request_id,
@@ -53,6 +54,8 @@ def read_request(
             _check_generation(request, single_reply=single_reply)
         if isinstance(request, Chat):
             _check_attachments(request, len(frames) - 1)
+        if isinstance(request, Infer):
+            _check_sent("image" if request.inputs is None else "inputs", request.frames, len(frames) - 1)
         return request, tuple(bytes(frame.buffer) for frame in frames[1:])
     except RequestError as error:
         return Refused(answer_to, error)
@@ -98,6 +101,10 @@ def _check_attachments(request: Chat, attachments: int) -> None:
             continue
         for part in message.content:
             wanted = [part.frame] if isinstance(part, ImagePart) else part.frames if isinstance(part, VideoPart) else []
-            for frame in wanted:
-                if frame >= attachments:
-                    raise InvalidRequest(f"messages.{number}.content: frame {frame} was not sent ({attachments} were)")
+            _check_sent(f"messages.{number}.content", wanted, attachments)
+
+
+def _check_sent(where: str, wanted: Sequence[int], attachments: int) -> None:
+    for frame in wanted:
+        if frame >= attachments:
+            raise InvalidRequest(f"{where}: frame {frame} was not sent ({attachments} were)")

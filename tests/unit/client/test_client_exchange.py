@@ -120,3 +120,11 @@ class TestPatience:
             assert wait_s > 0
             now_s += wait_s
         assert now_s == pytest.approx(10.0)
+
+
+def test_frames_behind_a_reply_are_its_attachments() -> None:
+    exchange = Exchange(10.0)
+    pending, _ = exchange.open({"op": "embed"}, (), 0.0, patient=False)
+    exchange.deliver([*reply(pending.id, "result", frame=0), b"raw"], 0.1)
+    exchange.deliver([b"", *reply(pending.id, "result", frame=0), b"raw", b"more"], 0.1)
+    assert [exchange.take(pending)["attachments"] for _ in range(2)] == [(b"raw",), (b"raw", b"more")]

@@ -16,6 +16,8 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "chat": {"messages": [{"role": "user", "content": "hi"}]},
     "generate": {"prompt": "hi"},
     "tokenize": {"text": "hi"},
+    "infer": {"image": 0},
+    "embed": {"input": "hi"},
     "cancel": {"target": 1},
     "session.close": {"session": "s"},
     "hello": {},

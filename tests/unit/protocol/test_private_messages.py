@@ -23,6 +23,7 @@ SAMPLES: dict[str, Any] = {
     "dict[str, int]": {"n": 1},
     "dict[str, float]": {"n": 1.5},
     "list[dict[str, Any]] | None": [{"token": 1, "top": []}],
+    "tuple[bytes, ...]": (b"\x00" * 100, b""),
 }
 
 
@@ -36,6 +37,6 @@ def test_every_kind_comes_back_equal(kind: type[Any]) -> None:
 
 def test_what_is_not_ours_raises() -> None:
     with pytest.raises(KeyError):
-        decode(b"\x82\xa1t\xa5Alien\xa1f\x90")
+        decode([b"\x82\xa1t\xa5Alien\xa1f\x90"])
     with pytest.raises(TypeError):
-        decode(encode(wire.Stop(1, "gone")).replace(b"Stop", b"Quit"))
+        decode([encode(wire.Stop(1, "gone"))[0].replace(b"Stop", b"Quit")])

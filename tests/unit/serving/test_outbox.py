@@ -24,7 +24,7 @@ def _read(outbox: Outbox, most: int) -> list[dict[str, Any]]:
     """What a client gets that takes `most` messages."""
     got: list[dict[str, Any]] = []
 
-    def send(envelope: tuple[bytes, ...], data: bytes) -> bool:
+    def send(envelope: tuple[bytes, ...], data: bytes, frames: tuple[bytes, ...]) -> bool:
         assert envelope == (b"",)
         if len(got) == most:
             return False
@@ -95,10 +95,10 @@ def test_reading_something_gives_the_client_its_time_anew() -> None:
     _add(outbox, _delta(1, "a"), now_s=5.0)
     _add(outbox, {"ev": "done", "id": 1}, now_s=6.0)
     assert outbox.blocked_since_s == 5.0
-    outbox.flush(lambda envelope, data: False, 9.0)
+    outbox.flush(lambda envelope, data, frames: False, 9.0)
     assert outbox.blocked_since_s == 5.0
     taken = iter([True, False])
-    outbox.flush(lambda envelope, data: next(taken), 9.0)
+    outbox.flush(lambda envelope, data, frames: next(taken), 9.0)
     assert outbox.blocked_since_s == 9.0
 
 
@@ -109,4 +109,16 @@ def test_a_slow_client_loses_parts_but_no_last_word() -> None:
     _read(outbox, 0)  # the first was tried and packed already
     outbox.keep_last_words()
     assert _read(outbox, 9) == [{"ev": "done", "id": 1}, {"ev": "error", "id": 3}]
+    assert outbox.cost_bytes == 0
+
+
+def test_attachments_count_and_leave_with_their_message() -> None:
+    outbox = Outbox(limit_bytes=1000)
+    message = {"v": 1, "id": 1, "ev": "result"}
+    assert outbox.add((), message, 20, 0.0, (b"x" * 400,))
+    assert not outbox.add((), message, 20, 0.0, (b"y" * 600,))
+    outbox.keep_last_words()
+    left: list[tuple[bytes, ...]] = []
+    outbox.flush(lambda envelope, data, frames: not left.append(frames), 1.0)
+    assert left == [(b"x" * 400,), (b"y" * 600,)]
     assert outbox.cost_bytes == 0

@@ -109,3 +109,13 @@ def test_quarantine_forgets_the_oldest_above_its_ceiling() -> None:
         quarantine.strike(b"%d" % number)
     quarantine.check(b"first")
     assert len(quarantine) == 0
+
+
+def test_attachments_of_all_live_requests_have_a_ceiling() -> None:
+    streams = Streams(WireLimits(max_pending_bytes=1000))
+    first = streams.open(_client(), (), 1, "infer", b"d", 0.0, None, 700)
+    with pytest.raises(Busy, match="attachments"):
+        streams.open(_client(2), (), 1, "infer", b"d", 0.0, None, 301)
+    _open(streams, _client(2), 2)  # what brings nothing is taken
+    streams.end(first.rid)
+    streams.open(_client(3), (), 1, "infer", b"d", 0.0, None, 1000)

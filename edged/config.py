@@ -94,6 +94,11 @@ class Settings(BaseSettings):
     model_idle_s: Seconds = Field(0.0, description="unload the model when idle this long; 0: keep it loaded")
     max_sessions: Count = 256
 
+    # models on disk; the daemon itself fetches nothing
+    models_disk_bytes: Bytes = Field(0, description="most disk that models in the store may take; 0: no limit")
+    disk_reserve_bytes: Bytes = Field(512 * 2**20, description="disk that a new model leaves free")
+    pull_bytes_per_s: Bytes = Field(0, description="most that `edged pull` reads per second; 0: no limit")
+
     # life
     drain_s: Seconds = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

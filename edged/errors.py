@@ -132,6 +132,10 @@ class OwnerError(EdgedError):
     """Something the owner of the box must mend; `str()` says what and how. The CLI prints it without a stack trace."""
 
 
+class TryLater(OwnerError):
+    """Nothing is wrong on this box: the same command may succeed later (a network, another process)."""
+
+
 class ConfigError(OwnerError):
     """A setting is unknown, malformed or out of range; the message names file, line or variable, and the key."""
 

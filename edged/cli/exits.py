@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from edged.client.errors import ConnectionLost, DaemonNotFound, NoReply, UsageError
-from edged.errors import EdgedError, RequestError
+from edged.errors import EdgedError, RequestError, TryLater
 
 OK = 0
 ERROR = 1
@@ -25,7 +25,7 @@ def exit_status(error: EdgedError) -> int:
         return NO_DAEMON
     if isinstance(error, UsageError):
         return USAGE
-    if isinstance(error, (NoReply, ConnectionLost)) or (isinstance(error, RequestError) and error.retryable):
+    if isinstance(error, (NoReply, ConnectionLost, TryLater)) or (isinstance(error, RequestError) and error.retryable):
         return TRY_LATER
     return ERROR
 
@@ -40,4 +40,5 @@ def error_map(error: EdgedError) -> dict[str, object]:
             shown["max_tokens_fit"] = error.max_tokens_fit
         return {"error": shown}
     code = {NO_DAEMON: "no_daemon", USAGE: "usage", TRY_LATER: "no_reply"}.get(exit_status(error), "owner_error")
+    code = "try_later" if isinstance(error, TryLater) else code
     return {"error": {"code": code, "message": str(error), "retryable": exit_status(error) == TRY_LATER}}

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -59,15 +59,20 @@ def hash_file(path: Path, beat: Callable[[int], None] | None = None) -> FileDige
     return FileDigest(sha256.hexdigest(), length)
 
 
+def extra_files(folder: Path, wanted: Iterable[str]) -> list[str]:
+    """What lies in `folder` and is not of `wanted`, sorted; links count, whatever they lead to."""
+    found = {
+        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
+    }
+    return sorted(found - set(wanted))
+
+
 def check_files(folder: Path, wanted: Mapping[str, FileDigest]) -> None:
     """Every file of `wanted` is there and right, and nothing else is. Raises ModelError naming the first that is not.
 
     Reads every byte.
     """
-    found = {
-        path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_symlink() or not path.is_dir()
-    }
-    if extra := sorted(found - wanted.keys()):
+    if extra := extra_files(folder, wanted):
         raise ModelError(folder, extra[0], "is not part of this version; the folder was changed after it was staged")
     for name, digest in sorted(wanted.items()):
         try:

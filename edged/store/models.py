@@ -9,6 +9,7 @@ from pathlib import Path
 
 from edged.errors import ModelError
 from edged.store.digests import is_name
+from edged.store.notes import read_notes
 from edged.store.slot_view import SlotView
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -43,18 +44,21 @@ def installed(state: Path) -> list[FoundModel]:
 
 
 def find_model(wanted: str, state: Path) -> FoundModel:
-    """The model of that name, or the folder of that path. Raises ModelError for a name that is not installed."""
+    """The model of that name or alias, or the folder of that path. Raises ModelError for what is not installed."""
     if "/" in wanted or wanted in (".", ".."):
         folder = Path(wanted).expanduser().absolute()
         name = re.sub(r"[^A-Za-z0-9._-]", "-", folder.name)[:64] or "model"
         return FoundModel(name, folder, "folder")
     known = installed(state)
-    for model in known:
-        if model.name == wanted:
-            return model
+    by_name = {model.name: model for model in known}
+    found = by_name.get(wanted) or by_name.get(read_notes(state).aliases.get(wanted, ""))
+    if found:
+        return found
     names = ", ".join(model.name for model in known) or "none"
     raise ModelError(
-        state / "models" / wanted, "", f"no model of that name is installed (installed: {names}); give a name or a path"
+        state / "models" / wanted,
+        "",
+        f"no model of that name is installed (installed: {names}); give a name or a path, or `edged pull` it",
     )
 
 

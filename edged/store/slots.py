@@ -12,6 +12,7 @@ version, and whether it is any good, is for others to say.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -156,6 +157,13 @@ class Slots(SlotView):
             for folder in sorted((self.folder / STAGING).glob("*")):
                 if folder.name != keep:
                     throw_away(folder, self.folder / TRASH)
+
+    def remove(self) -> None:
+        """Takes the whole model away, every version of it. Raises OSError."""
+        with self._locked():
+            throw_away(self.folder, self.folder.parent / TRASH)
+        with contextlib.suppress(OSError):
+            (self.folder.parent / TRASH).rmdir()
 
     def recover(self) -> None:
         """Puts right what a cut left behind; called at start by whoever uses the store. Raises OSError."""

@@ -187,7 +187,7 @@ class TestWithoutADaemon:
         assert done.returncode == 1
         assert "no model of that name is installed" in done.stderr
 
-    @pytest.mark.parametrize("words", [("ping",), ("status",), ("models",), ("top", "-c", "1")])
+    @pytest.mark.parametrize("words", [("ping",), ("status",), ("top", "-c", "1")])
     def test_what_needs_one_is_3_and_says_where_it_looked(self, newcomer: User, words: tuple[str, ...]) -> None:
         done = newcomer.types(*words)
         assert done.returncode == 3
@@ -196,6 +196,12 @@ class TestWithoutADaemon:
         if words != ("top", "-c", "1"):
             as_json = newcomer.types(*words, "--json")
             assert (as_json.returncode, json.loads(as_json.stdout)["error"]["code"]) == (3, "no_daemon")
+
+    def test_models_without_one_are_those_on_disk(self, newcomer: User) -> None:
+        done = newcomer.types("models", "--json")
+        assert (done.returncode, "no such socket" in done.stderr) == (0, True)
+        assert [model["name"] for model in json.loads(done.stdout)] == ["nano"]
+        assert newcomer.types("models", "-e", f"ipc://{newcomer.home}/x.sock").returncode == 3
 
     def test_a_named_daemon_that_is_not_there_is_not_replaced(self, newcomer: User) -> None:
         done = newcomer.types("ask", "-e", f"ipc://{newcomer.home}/x.sock", "hello")

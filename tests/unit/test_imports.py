@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "serving": {"protocol", "errors", "children"},
     "update": {"store", "protocol", "errors"},
     "upkeep": {"update", "serving", "store", "hardware", "protocol", "errors", "children"},
+    "pull": {"hardware", "store", "update", "errors"},
     "fleet": {"update", "store", "client", "protocol", "errors"},
     "service": {"errors"},
     "metrics": {"errors"},
@@ -40,6 +41,7 @@ ONLY_IMPORTER = {
     "psutil": {"hardware.memory"},
     "msgpack": {"protocol.codec"},
     "PIL": {"engine.images"},
+    "huggingface_hub": {"pull.hub"},
     "pickle": set(),
     "marshal": set(),
 }

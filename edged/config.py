@@ -33,6 +33,7 @@ class Settings(BaseSettings):
 
     # where things are
     endpoint: str = Field("", description="ZeroMQ endpoint clients use; empty: the user's or the system's socket")
+    tcp_endpoint: str = Field("", description="also listen there, e.g. tcp://0.0.0.0:5577, for clients with a key")
     state_dir: str = Field("", description="models and remembered measurements; empty: the user's or the system's")
     model: str = Field("nano", description="name of an installed model, or the path of a model folder")
 
@@ -113,6 +114,11 @@ class Settings(BaseSettings):
         if from_systemd or os.getuid() == 0:
             return Path(from_systemd or "/var/lib/edged")
         return Path(os.environ.get("XDG_STATE_HOME") or Path.home() / ".local/state") / "edged"
+
+    @property
+    def keys_path(self) -> Path:
+        """Where the keys for TCP are."""
+        return self.state_path / "keys"
 
     @classmethod
     def settings_customise_sources(

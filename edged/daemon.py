@@ -25,6 +25,7 @@ from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.serving.gate import Gate
+from edged.serving.keyring import Keyring
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
 from edged.status import describe
@@ -40,18 +41,29 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     logs.set_up(settings.log_level, settings.log_format)
     endpoint = settings.endpoint or listen_endpoint()
     model = find_model(settings.model, settings.state_path)
-    gate = Gate(make_access(settings.access, own_uid=os.getuid()), Audit(settings.state_path / "audit.log"))
+    keyring = Keyring(settings.keys_path) if _listens_on_tcp(settings) else None
+    gate = Gate(
+        make_access(settings.access, own_uid=os.getuid()),
+        Audit(settings.state_path / "audit.log"),
+        keyring.rights if keyring is not None else lambda name: None,
+    )
     _raise_fd_limit()
     with only_daemon(endpoint):
-        return asyncio.run(_Daemon(settings, endpoint, model, gate, reload).main())
+        return asyncio.run(_Daemon(settings, endpoint, model, gate, keyring, reload).main())
 
 
 class _Daemon:
     def __init__(
-        self, settings: Settings, endpoint: str, model: FoundModel, gate: Gate, reload: Callable[[], Settings] | None
+        self,
+        settings: Settings,
+        endpoint: str,
+        model: FoundModel,
+        gate: Gate,
+        keyring: Keyring | None,
+        reload: Callable[[], Settings] | None,
     ) -> None:
         self._settings, self._endpoint, self._model, self._reload = settings, endpoint, model, reload
-        self._gate = gate
+        self._gate, self._keyring = gate, keyring
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -79,10 +91,8 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
-        try:
-            self._router.door.open(self._endpoint)
-        except zmq.ZMQError as error:
-            raise ConfigError(f"endpoint {self._endpoint}: cannot listen there: {error}") from error
+        for endpoint in filter(None, (self._endpoint, self._settings.tcp_endpoint)):
+            self._router.door.open(endpoint, self._keyring if endpoint.startswith("tcp:") else None)
         self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
 
@@ -176,6 +186,13 @@ class _Daemon:
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._engines.changed.wait(), LONGEST_LOAD_NOTICE_S)
+
+
+def _listens_on_tcp(settings: Settings) -> bool:
+    """Raises ConfigError for an endpoint of a kind that edged does not serve on."""
+    if settings.tcp_endpoint and not settings.tcp_endpoint.startswith("tcp://"):
+        raise ConfigError(f"tcp_endpoint: {settings.tcp_endpoint!r} is not of the form tcp://ADDRESS:PORT")
+    return any(endpoint.startswith("tcp://") for endpoint in (settings.endpoint, settings.tcp_endpoint))
 
 
 def wire_limits(settings: Settings) -> WireLimits:

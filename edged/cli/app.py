@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from typing import Annotated, ClassVar
 
@@ -34,6 +35,7 @@ class Commands(LazyGroup):
         "estimate": "edged.cli.estimate_cmd:estimate",
         "bench": "edged.cli.bench_cmd:bench",
         "update": "edged.cli.update_cmd:app",
+        "keys": "edged.cli.keys_cmd:app",
         "doctor": "edged.cli.doctor_cmd:doctor",
         "metrics": "edged.cli.metrics_cmd:metrics",
         "install": "edged.cli.install_cmd:install",
@@ -65,8 +67,13 @@ def _root(
     version: Annotated[
         bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version.")
     ] = False,
+    key: Annotated[
+        str | None, typer.Option("--key", metavar="FILE", help="Key for a daemon over TCP. Default: EDGED_KEY_FILE.")
+    ] = None,
 ) -> None:
     """A private model server for one edge box."""
+    if key is not None:
+        os.environ["EDGED_KEY_FILE"] = key
 
 
 def main() -> None:

@@ -40,6 +40,7 @@ from edged.client.replies import (
 )
 from edged.client.requests import ChatOptions, Message, SamplingOptions
 from edged.client.sync import Client, Stream
+from edged.protocol.keys import ClientKey
 
 if TYPE_CHECKING:
     from edged.client.aio import AsyncClient, AsyncStream
@@ -53,6 +54,7 @@ __all__ = [
     "ChatOptions",
     "Client",
     "ClientError",
+    "ClientKey",
     "ConnectionLost",
     "DaemonNotFound",
     "Delta",

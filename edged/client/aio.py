@@ -11,6 +11,7 @@ from typing import Any, Literal, Self, Unpack, overload
 from edged.client import requests
 from edged.client.aio_connection import AsyncConnection
 from edged.client.assembly import Assembly, progress_of, result_of
+from edged.client.connection import Key
 from edged.client.errors import UsageError
 from edged.client.exchange import Pending
 from edged.client.replies import (
@@ -34,8 +35,8 @@ from edged.client.sync import DEFAULT_TIMEOUT_S
 class AsyncClient:
     """As `Client`, for one event loop: `async with AsyncClient() as client`."""
 
-    def __init__(self, endpoint: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._connection = AsyncConnection(endpoint, timeout_s)
+    def __init__(self, endpoint: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S, key: Key = None) -> None:
+        self._connection = AsyncConnection(endpoint, timeout_s, key)
 
     @property
     def endpoint(self) -> str:

@@ -12,10 +12,10 @@ import zmq
 import zmq.asyncio
 
 from edged.client import requests
-from edged.client.connection import DOUBT_S, LINGER_MS, connect, set_options
+from edged.client.connection import DOUBT_S, LINGER_MS, Key, connect, set_options
 from edged.client.errors import BadReply, DaemonNotFound, NoReply, UsageError
 from edged.client.exchange import Exchange, Pending
-from edged.client.locate import find_daemon, trouble_at
+from edged.client.locate import find_daemon, find_key, trouble_at
 
 LAST_WORDS_S = 0.02  # what the daemon said before it went still counts: the reader goes first
 
@@ -23,10 +23,11 @@ LAST_WORDS_S = 0.02  # what the daemon said before it went still counts: the rea
 class AsyncConnection:
     """Owns the socket, its monitor, the two tasks and the exchange. For one event loop."""
 
-    def __init__(self, endpoint: str | None, timeout_s: float) -> None:
+    def __init__(self, endpoint: str | None, timeout_s: float, key: Key = None) -> None:
         if not 0 < timeout_s < float("inf"):
             raise UsageError("timeout_s: a number of seconds above 0")
-        self.endpoint = find_daemon(endpoint)
+        self._key = find_key(key)
+        self.endpoint = find_daemon(endpoint, self._key)
         self.exchange = Exchange(timeout_s)
         self._context = zmq.asyncio.Context()
         self._events: dict[int, asyncio.Event] = {}
@@ -113,7 +114,7 @@ class AsyncConnection:
             socket = self._context.socket(zmq.DEALER)
             monitor: zmq.asyncio.Socket = socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
             self._socket = socket
-            set_options(socket)
+            set_options(socket, self.endpoint, self._key)
             connect(socket, self.endpoint)
             self._tasks = [asyncio.create_task(self._read(socket)), asyncio.create_task(self._watch(monitor))]
         return self._socket

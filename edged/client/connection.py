@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import zmq
@@ -12,8 +13,11 @@ import zmq
 from edged.client import requests
 from edged.client.errors import DaemonNotFound, NoReply, UsageError
 from edged.client.exchange import Exchange, Pending
-from edged.client.locate import find_daemon, trouble_at
+from edged.client.locate import find_daemon, find_key, trouble_at
+from edged.client.network import needs_key, use_key
+from edged.protocol.keys import ClientKey
 
+Key = str | Path | ClientKey | None
 LINGER_MS = 300  # a last `cancel` may still leave
 RECONNECT_MS = 50
 DOUBT_S = 0.25  # after a loss, until something is heard: look again so often whether there is a daemon at all
@@ -22,16 +26,17 @@ DOUBT_S = 0.25  # after a loss, until something is heard: look again so often wh
 class Connection:
     """Owns the socket and the exchange. For one thread at a time."""
 
-    def __init__(self, endpoint: str | None, timeout_s: float) -> None:
+    def __init__(self, endpoint: str | None, timeout_s: float, key: Key = None) -> None:
         if not 0 < timeout_s < float("inf"):
             raise UsageError("timeout_s: a number of seconds above 0")
-        self.endpoint = find_daemon(endpoint)
+        found = find_key(key)
+        self.endpoint = find_daemon(endpoint, found)
         self.exchange = Exchange(timeout_s)
         self._context: zmq.Context[zmq.Socket[bytes]] = zmq.Context()
         try:
             self._socket = self._context.socket(zmq.DEALER)
             self._monitor = self._socket.get_monitor_socket(zmq.EVENT_DISCONNECTED)
-            set_options(self._socket)
+            set_options(self._socket, self.endpoint, found)
             self._socket.setsockopt(zmq.SNDTIMEO, int(timeout_s * 1000))
             connect(self._socket, self.endpoint)
         except BaseException:
@@ -120,8 +125,10 @@ class Connection:
         self.exchange.lose_all()
 
 
-def set_options(socket: zmq.Socket[Any]) -> None:
+def set_options(socket: zmq.Socket[Any], endpoint: str, key: ClientKey | None) -> None:
     """What both kinds of connection want of their socket."""
+    if key is not None and needs_key(endpoint):
+        use_key(socket, key)
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)

@@ -10,8 +10,11 @@ import os
 import socket
 from pathlib import Path
 
-from edged.client.errors import DaemonNotFound
+from edged.client.errors import DaemonNotFound, UsageError
+from edged.client.network import needs_key, trouble_over_tcp
+from edged.errors import ConfigError
 from edged.protocol.endpoint import SYSTEM_SOCKET, socket_path, user_socket
+from edged.protocol.keys import ClientKey, read_client_key
 
 CONNECT_S = 1.0
 NO_PERMISSION = "permission denied; this user may not use that daemon (ask to be put into group edged-clients)"
@@ -26,7 +29,18 @@ _WHY = {
 }
 
 
-def find_daemon(endpoint: str | None = None) -> str:
+def find_key(key: str | Path | ClientKey | None = None) -> ClientKey | None:
+    """The key given, as it is or as its file, else of the file in EDGED_KEY_FILE. Raises UsageError for a bad file."""
+    if isinstance(key, ClientKey):
+        return key
+    path = key or os.environ.get("EDGED_KEY_FILE")
+    try:
+        return read_client_key(Path(path)) if path else None
+    except ConfigError as error:
+        raise UsageError(str(error)) from None
+
+
+def find_daemon(endpoint: str | None = None, key: ClientKey | None = None) -> str:
     """The endpoint of a daemon that listens: the one given, or EDGED_ENDPOINT, or the user's, or the system's.
 
     Raises DaemonNotFound naming every endpoint looked at and what is wrong there.
@@ -36,6 +50,8 @@ def find_daemon(endpoint: str | None = None) -> str:
     looked_at = []
     for candidate in candidates:
         why = trouble_at(candidate)
+        if not why and needs_key(candidate):
+            why = trouble_over_tcp(candidate, key or find_key())
         if not why:
             return candidate
         looked_at.append((candidate, why))

@@ -9,7 +9,7 @@ from typing import Any, Literal, Self, Unpack, overload
 
 from edged.client import requests
 from edged.client.assembly import Assembly, progress_of, result_of
-from edged.client.connection import Connection
+from edged.client.connection import Connection, Key
 from edged.client.errors import UsageError
 from edged.client.exchange import Pending
 from edged.client.replies import (
@@ -37,10 +37,11 @@ class Client:
     `endpoint` None: EDGED_ENDPOINT, then the user's socket, then the system's; raises DaemonNotFound.
     `timeout_s`: the longest silence borne. For `chat` and `generate`, which may rightly queue for long, any sign of
     life counts, and the client asks for one; how long an answer may take in all is `deadline_ms`.
+    `key`: for a daemon over TCP, the file that its admin made, or a `ClientKey`; None: the file EDGED_KEY_FILE names.
     """
 
-    def __init__(self, endpoint: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
-        self._connection = Connection(endpoint, timeout_s)
+    def __init__(self, endpoint: str | None = None, *, timeout_s: float = DEFAULT_TIMEOUT_S, key: Key = None) -> None:
+        self._connection = Connection(endpoint, timeout_s, key)
 
     @property
     def endpoint(self) -> str:

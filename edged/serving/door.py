@@ -25,6 +25,7 @@ import zmq
 from edged.protocol.codec import pack
 from edged.protocol.endpoint import socket_path
 from edged.protocol.limits import WireLimits
+from edged.serving.keyring import ServerKey
 from edged.serving.outbox import Envelope, Outbox
 from edged.serving.peer import Peer, peer_of, socket_type
 from edged.serving.pump import Pump
@@ -34,6 +35,7 @@ log = logging.getLogger(__name__)
 SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
 FLUSH_S = 0.01  # how soon a client that did not take a message is tried again, at first…
 MAX_FLUSH_S = 0.16  # …and after it took nothing many times
+DOMAIN = b"edged"  # of ZAP: who may come in by a key is asked there
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
 
@@ -51,6 +53,7 @@ class Client:
     slow: bool = False  # left too much unread, was told, and has not read it all yet
     welcome: bool = False  # one of the `max_clients` whose work is taken
     groups: frozenset[int] | None = None  # of its user, once they were looked up
+    door: Door | None = field(default=None, repr=False)  # by which it came
 
     @property
     def uid(self) -> int:
@@ -71,6 +74,7 @@ class Door:
         on_request: Handler,
         on_gone: Callable[[Client], None],
         on_slow: Callable[[Client, Envelope], None],
+        server_key: ServerKey | None = None,
     ) -> None:
         self.limits = limits
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
@@ -86,6 +90,8 @@ class Door:
             zmq.BACKLOG: 1024,
         }.items():
             self._socket.setsockopt(option, value)
+        if server_key is not None:
+            _ask_for_keys(self._socket, server_key)
         # not the HANDSHAKE_FAILED events: their value is an errno, not a descriptor, and DISCONNECTED follows each
         self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open: dict[int, None] = {}  # descriptors, oldest first
@@ -146,6 +152,13 @@ class Door:
             if not within:
                 self._slow(client, envelope)
         self._pump.kick()
+
+    def hang_up_keys(self, names: set[str]) -> None:
+        """Cut the connections of these keys: they were taken away."""
+        for client in list(self._by_fd.values()):
+            if client.peer.key in names:
+                log.warning("connection cut, its key was taken away %s", client.peer.label())
+                self._hang_up(client.fd)
 
     def _slow(self, client: Client, envelope: Envelope) -> None:
         """Tell once; until the client has read everything that waits, its further requests are not taken."""
@@ -214,6 +227,7 @@ class Door:
             self._lost(known)
         outbox = Outbox(self.limits.outbox_bytes)
         client = Client(routing_id, fd, peer_of(last), socket_type(last) == "REQ", outbox)
+        client.door = self
         self._clients[routing_id] = self._by_fd[fd] = client
         return client
 
@@ -223,7 +237,7 @@ class Door:
             self._open.pop(fd, None)
             self._open[fd] = None
             if len(self._open) > self._most_connections():
-                self._hang_up(self._least_needed(fd))
+                self._cut_one_too_many(self._least_needed(fd))
         else:
             self._open.pop(fd, None)
             client = self._by_fd.get(fd)
@@ -253,20 +267,41 @@ class Door:
         """
         return next((fd for fd in self._open if fd not in self._by_fd), newest)
 
+    def _cut_one_too_many(self, fd: int) -> None:
+        self._cut += 1
+        if self._cut.bit_count() == 1:  # 1, 2, 4, 8 …: told, and the log not filled
+            log.warning("connections=%d are the most there may be, cut=%d", self._most_connections(), self._cut)
+        self._hang_up(fd)
+
     def _hang_up(self, fd: int) -> None:
         """Cut one connection; its client's library connects again later. To unbind instead would cut all of them.
 
         libzmq aborts the process when descriptors run out, so this must happen well before. The descriptor is
         libzmq's: it is looked at before it is used, as it might have been closed and given to something else.
         """
-        del self._open[fd]  # its DISCONNECTED event is on the way, and more connections may come before it
-        self._cut += 1
-        if self._cut.bit_count() == 1:  # 1, 2, 4, 8 …: told, and the log not filled
-            log.warning("connections=%d are the most there may be, cut=%d", self._most_connections(), self._cut)
+        self._open.pop(fd, None)  # its DISCONNECTED event is on the way, and more connections may come before it
         with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
             path = socket_path(self._endpoint)
-            if path is None or (connection.family == socket.AF_UNIX and connection.getsockname() == str(path)):
+            ours = connection.getsockname() == str(path) if path is not None else connection.family != socket.AF_UNIX
+            if ours:
                 connection.shutdown(socket.SHUT_RDWR)
+
+
+def _ask_for_keys(socket: zmq.Socket[bytes], key: ServerKey) -> None:
+    """CURVE as the server; who comes in is the ZAP handler's word. A client that vanished is known in two minutes."""
+    for option, value in {
+        zmq.CURVE_SERVER: 1,
+        zmq.ZAP_ENFORCE_DOMAIN: 1,
+        zmq.IPV6: 1,
+        zmq.TCP_KEEPALIVE: 1,
+        zmq.TCP_KEEPALIVE_IDLE: 60,
+        zmq.TCP_KEEPALIVE_INTVL: 15,
+        zmq.TCP_KEEPALIVE_CNT: 4,
+    }.items():
+        socket.setsockopt(option, value)
+    socket.setsockopt(zmq.CURVE_PUBLICKEY, key.public.encode())
+    socket.setsockopt(zmq.CURVE_SECRETKEY, key.secret.encode())
+    socket.setsockopt(zmq.ZAP_DOMAIN, DOMAIN)
 
 
 def _split(frames: Sequence[zmq.Frame], is_req: bool) -> tuple[Envelope, Sequence[zmq.Frame]]:

@@ -32,8 +32,8 @@ def peer_of(frame: zmq.Frame) -> Peer:
     if key := _property(frame, "User-Id"):
         return Peer(uid=key_uid(key), key=key)
     try:
-        _, uid, gid, pid = _property(frame, "Peer-Address").split(":")
-        return Peer(int(uid), int(gid), int(pid))
+        host, uid, gid, pid = _property(frame, "Peer-Address").split(":")
+        return Peer(int(uid), int(gid), int(pid)) if host == "localhost" else Peer()
     except ValueError:
         return Peer()
 

@@ -29,7 +29,8 @@ from edged.errors import (
 from edged.protocol import engine as wire
 from edged.protocol import messages as public
 from edged.protocol.limits import WireLimits
-from edged.serving.door import Client, Door
+from edged.serving.door import Client
+from edged.serving.doors import Doors
 from edged.serving.engine_link import EngineLink
 from edged.serving.engines import Engines
 from edged.serving.errands import Errands
@@ -54,7 +55,7 @@ class Router:
         gate: Gate,
     ) -> None:
         self.limits = limits
-        self.door = Door(
+        self.door = Doors(
             context, limits, on_request=self._request, on_gone=self._client_gone, on_slow=self._client_slow
         )
         self.streams = Streams(limits)

@@ -1,0 +1,89 @@
+"""All ways in as one: the socket file of this box and, where it is wanted, TCP with keys. Owns the doors and the ZAP.
+
+The router sends to clients and need not know by which door they came.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import zmq
+
+from edged.errors import ConfigError
+from edged.protocol.limits import WireLimits
+from edged.serving.door import Client, Door, Handler
+from edged.serving.keyring import Keyring
+from edged.serving.outbox import Envelope
+from edged.serving.zap import Zap
+
+
+class Doors:
+    """Each door has the ceilings of `limits` for itself."""
+
+    def __init__(
+        self,
+        context: zmq.Context[zmq.Socket[bytes]],
+        limits: WireLimits,
+        *,
+        on_request: Handler,
+        on_gone: Callable[[Client], None],
+        on_slow: Callable[[Client, Envelope], None],
+    ) -> None:
+        self._context, self._limits = context, limits
+        self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
+        self._doors: list[Door] = []
+        self._zap: Zap | None = None
+
+    def open(self, endpoint: str, keyring: Keyring | None = None) -> None:
+        """Listen at one more endpoint. Raises ConfigError when that cannot be, or a network endpoint has no keys."""
+        if not endpoint.startswith(("ipc://", "inproc://")) and keyring is None:
+            raise ConfigError(f"endpoint {endpoint}: over a network only with keys; make one: edged keys new NAME")
+        if keyring is not None and self._zap is None:
+            self._zap = Zap(self._context, keyring, self._cut)
+        door = Door(
+            self._context,
+            self._limits,
+            on_request=self._on_request,
+            on_gone=self._on_gone,
+            on_slow=self._on_slow,
+            server_key=keyring.server if keyring is not None else None,
+        )
+        try:
+            door.open(endpoint)
+        except zmq.ZMQError as error:
+            raise ConfigError(f"endpoint {endpoint}: cannot listen there: {error}") from error
+        self._doors.append(door)
+
+    def close(self) -> None:
+        for door in self._doors:
+            door.close()
+        if self._zap is not None:
+            self._zap.close()
+
+    def send(self, client: Client, envelope: Envelope, message: dict[str, Any], frames: tuple[bytes, ...] = ()) -> None:
+        """By the door that the client came by."""
+        assert client.door is not None
+        client.door.send(client, envelope, message, frames)
+
+    @property
+    def limits(self) -> WireLimits:
+        return self._limits
+
+    @limits.setter
+    def limits(self, limits: WireLimits) -> None:
+        self._limits = limits
+        for door in self._doors:
+            door.limits = limits
+
+    @property
+    def connections(self) -> int:
+        return sum(door.connections for door in self._doors)
+
+    @property
+    def blocked_clients(self) -> int:
+        return sum(door.blocked_clients for door in self._doors)
+
+    def _cut(self, revoked: set[str]) -> None:
+        for door in self._doors:
+            door.hang_up_keys(revoked)

@@ -52,9 +52,14 @@ def _train_merges(texts: Iterable[str], pieces: int) -> dict[str, Any]:
 
 
 def build_tokenizer(seed: int, vocab_size: int, conversations: int = 20000) -> Tokenizer:
-    """Train the tokenizer; the vocabulary is a little smaller than `vocab_size` when the data has fewer words."""
+    """Train the tokenizer of the text model; see `tokenizer_of`."""
+    return tokenizer_of(_texts(seed, conversations), vocab_size)
+
+
+def tokenizer_of(texts: Iterable[str], vocab_size: int) -> Tokenizer:
+    """Train on `texts`; the vocabulary is a little smaller than `vocab_size` when they have fewer words."""
     room = vocab_size - 256 - len(_FIRST_TOKENS) - len(CONTROL_TOKENS)
-    trained = _train_merges(_texts(seed, conversations), room)
+    trained = _train_merges(texts, room)
     names = [*_FIRST_TOKENS, *(f"<0x{byte:02X}>" for byte in range(256))]
     names += sorted(trained["vocab"], key=trained["vocab"].__getitem__)
     model = models.BPE(

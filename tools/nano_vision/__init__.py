@@ -1,0 +1,1 @@
+"""What makes the nano vision model: scenes, questions, tokenizer, model, training, export, scoring."""

@@ -1,0 +1,193 @@
+"""Cases to tensors: pictures, token ids, who may look at what, and what is to be predicted."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from tokenizers import Tokenizer
+from torch import Tensor
+
+from edged.engine.images.crops import MEAN, STD, scaled
+from nano_vision.drawing import draw
+from nano_vision.model import CELLS, GRID, IMAGE_TOKENS
+from nano_vision.questions import Case, Exchange, one_picture, two_pictures
+from nano_vision.scenes import COLOURS, SHAPES, Scene
+
+IGNORED = -100
+_MEAN, _STD = torch.from_numpy(MEAN), torch.from_numpy(STD)
+
+
+@dataclass
+class Batch:
+    """`pictures` [n, 336, 336, 3] are bytes; `seen` holds, for each cell of each picture, the class of each thing of
+    model.SEEN, or IGNORED."""
+
+    pictures: Tensor
+    ids: Tensor
+    positions: Tensor
+    mask: Tensor
+    wanted: Tensor
+    seen: dict[str, Tensor]
+
+    @property
+    def pixels(self) -> Tensor:
+        """[n, 3, 336, 336], normalised as edged/engine/images/crops.py does it."""
+        return ((self.pictures / 255.0 - _MEAN) / _STD).permute(0, 3, 1, 2)
+
+
+def picture_bytes(image: Image.Image) -> np.ndarray[Any, np.dtype[np.uint8]]:
+    """[336, 336, 3] of the one-crop form: the picture as a whole."""
+    return np.asarray(scaled(image, 1))
+
+
+class CaseEncoder:
+    """Token ids of cases as the chat template and the backend give them."""
+
+    def __init__(self, tokenizer: Tokenizer) -> None:
+        self._tokenizer = tokenizer
+        self._cache: dict[str, list[int]] = {}
+        self.newline = self.text("\n")
+        self.user = [self._id("<|user|>"), *self.newline]
+        self.asked = [self._id("<|end|>"), *self.newline, self._id("<|assistant|>"), *self.newline]
+        self.end = self._id("<|end|>")
+
+    def _id(self, token: str) -> int:
+        number = self._tokenizer.token_to_id(token)
+        if number is None:
+            raise ValueError(f"the tokenizer has no token {token}")
+        return int(number)
+
+    def text(self, text: str) -> list[int]:
+        """Plain text."""
+        if text not in self._cache:
+            self._cache[text] = list(self._tokenizer.encode(text, add_special_tokens=False).ids)
+        return self._cache[text]
+
+    def image(self, number: int) -> list[int]:
+        """The tokens of a prompt's n-th picture (from 1) and the line break behind it."""
+        return [-number] * IMAGE_TOKENS + self.newline
+
+    def exchange(self, exchange: Exchange) -> tuple[list[int], int]:
+        """Question and answer, and how many of the ids are the question."""
+        question = self.text(exchange.question) + self.asked
+        return question + self.text(exchange.answer) + [self.end], len(question)
+
+
+class Rows:
+    """Draws cases and lays them into rows; owns its random numbers."""
+
+    def __init__(self, encoder: CaseEncoder, seed: str) -> None:
+        self._encoder = encoder
+        self._rng = Random(seed)
+
+    def batch(self, pictures: int, rows: int, length: int, questions: int) -> Batch:
+        """`rows` rows of `length` tokens with `pictures` pictures each (1 or 2) and about `questions` questions."""
+        ids = torch.zeros(rows, length, dtype=torch.long)
+        positions = torch.zeros(rows, length, dtype=torch.long)
+        branch = torch.full((rows, length), -1)
+        wanted = torch.zeros(rows, length, dtype=torch.bool)
+        images: list[np.ndarray[Any, Any]] = []
+        labels: list[dict[str, np.ndarray[Any, Any]]] = []
+        for row in range(rows):
+            case = one_picture(self._rng, questions) if pictures == 1 else two_pictures(self._rng, "train", questions)
+            for number, scene in enumerate(case.scenes):
+                image = draw(scene, case.look, number)
+                images.append(picture_bytes(image))
+                labels.append(_seen(scene, case, image))
+            for at, values in enumerate(self._layout(case, length)):
+                (ids, positions, branch, wanted)[at][row, : len(values)] = torch.tensor(values)
+        causal = torch.ones(length, length, dtype=torch.bool).tril()
+        own = (branch[:, :, None] == branch[:, None, :]) | (branch[:, None, :] == 0)
+        mask = (own & causal)[:, None]
+        seen = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in labels[0]}
+        return Batch(torch.from_numpy(np.stack(images)), ids, positions, mask, wanted, seen)
+
+    def seeing_batch(self, rows: int) -> Batch:
+        """Pictures and what stands where in them, without a word."""
+        cases = [one_picture(self._rng, 0) for _ in range(rows)]
+        pictures = [draw(case.scenes[0], case.look) for case in cases]
+        labels = [_seen(case.scenes[0], case, image) for case, image in zip(cases, pictures, strict=True)]
+        seen = {name: torch.from_numpy(np.stack([label[name] for label in labels])) for name in labels[0]}
+        none = torch.zeros(0, dtype=torch.long)
+        stacked = torch.from_numpy(np.stack([picture_bytes(image) for image in pictures]))
+        return Batch(stacked, none, none, none, none, seen)
+
+    def _layout(self, case: Case, length: int) -> tuple[list[int], list[int], list[int], list[bool]]:
+        """ids, positions, branch (0: seen by all that follows), wanted.
+
+        Each question is the first that is asked of the pictures, beside the others; in a share of the rows they follow
+        each other as in a conversation, and there the second picture may come in a later turn.
+        """
+        encoder, rng = self._encoder, self._rng
+        talk = rng.random() < 0.3
+        ids, wanted = list(encoder.user), [False] * len(encoder.user)
+        late = talk and len(case.scenes) == 2 and rng.random() < 0.5
+        for number in range(1, len(case.scenes) + 1):
+            if number == 2 and late:
+                first = Exchange("describe", "what is this?", _said(case.scenes[0]))
+                turn, question = encoder.exchange(first)
+                ids += turn + encoder.newline + encoder.user
+                wanted += [False] * question + [True] * (len(turn) - question)
+                wanted += [False] * (len(ids) - len(wanted))
+            ids += encoder.image(number)
+            wanted += [False] * (len(ids) - len(wanted))
+        branch, positions = [0] * len(ids), list(range(len(ids)))
+        start = len(ids)
+        for number, exchange in enumerate(case.exchanges, 1):
+            turn, question = encoder.exchange(exchange)
+            lead = encoder.newline + encoder.user if talk and number > 1 else []
+            if len(ids) + len(lead) + len(turn) > length:
+                break
+            at = len(ids) if talk else start
+            ids += lead + turn
+            added = len(lead) + len(turn)
+            positions += range(at, at + added)
+            branch += [0 if talk else number] * added
+            wanted += [False] * (len(lead) + question) + [True] * (len(turn) - question)
+        return ids, positions, branch, wanted
+
+
+def _said(scene: Scene) -> str:
+    from nano_vision.questions import describe
+
+    return describe(Random(0), scene).answer
+
+
+def _seen(scene: Scene, case: Case, image: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
+    """Classes of the cells: those near a thing's middle say what it is, those far from all say nothing."""
+    labels = {name: np.zeros(CELLS, dtype=np.int64) for name in ("shape", "colour", "digit", "gauge")}
+    long = max(image.size)
+    spread = (image.width / long, image.height / long)  # the rest is white
+
+    def cells(x: float, y: float, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+        """Cells within `reach` of (x, y) for certain, and those further away that may still hold it."""
+        cx, cy = 0.5 + (x - 0.5) * spread[0], 0.5 + (y - 0.5) * spread[1]
+        at = (np.arange(GRID) + 0.5) / GRID
+        near = np.hypot(at[None, :] - cx, at[:, None] - cy).reshape(-1)
+        return near < reach, near < 3 * reach
+
+    unit = min(spread)
+    for thing in scene.things:
+        x, y = (thing.place % 3 + 0.5) / 3, (thing.place // 3 + 0.5) / 3
+        inside, around = cells(x, y, 0.06 * unit + 0.02)
+        for name, value in (("shape", SHAPES.index(thing.shape) + 1), ("colour", [*COLOURS].index(thing.colour) + 1)):
+            labels[name][around & (labels[name] == 0)] = IGNORED
+            labels[name][inside] = value
+    if scene.gauge is not None:
+        inside, around = cells(0.5, 0.5, 0.07 * unit)
+        labels["gauge"][around] = IGNORED
+        labels["gauge"][inside] = scene.gauge // 10 + 1
+    if scene.display is not None:
+        digits = [mark for mark in scene.display if mark != "."]
+        pitch = 0.105 * case.look.scale * 1.75 * unit  # of the longer side
+        labels["digit"][cells(0.5, 0.5, 0.15)[1]] = IGNORED
+        for number, digit in enumerate(digits):
+            x = 0.5 + (number + 0.5 - len(digits) / 2) * pitch / spread[0]
+            inside, _ = cells(x, 0.5, 0.045)
+            labels["digit"][inside] = int(digit) + 1
+    return labels

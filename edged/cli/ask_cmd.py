@@ -5,13 +5,15 @@ from __future__ import annotations
 import json as jsonlib
 import sys
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import Annotated, Literal
 
 import typer
 
 from edged.cli import exits
 from edged.cli.options import Endpoint, Json
 from edged.cli.printable import printable
+from edged.client import Client
 from edged.client.replies import Answer
 from edged.client.requests import ChatOptions, Message
 
@@ -25,6 +27,15 @@ def ask(
     max_tokens: Annotated[int | None, typer.Option(min=1, help="The longest answer, in tokens.")] = None,
     temperature: Annotated[float, typer.Option(min=0, max=5, help="0 always takes the likeliest token.")] = 0.0,
     seed: Annotated[int | None, typer.Option(min=0, help="Makes a temperature above 0 repeatable.")] = None,
+    image: Annotated[
+        list[Path] | None,
+        typer.Option(
+            help="A picture to ask about (PNG, JPEG, WebP); may be given several times.", exists=True, dir_okay=False
+        ),
+    ] = None,
+    detail: Annotated[
+        Literal["low", "high", "auto"], typer.Option(help="How closely pictures are looked at; low is fastest.")
+    ] = "auto",
     session: Annotated[str | None, typer.Option(help="Keep what was read under this name, for a next turn.")] = None,
     timeout: Annotated[
         float | None, typer.Option(min=0.001, max=86_400, help="Seconds the whole answer may take.")
@@ -35,32 +46,48 @@ def ask(
 ) -> None:
     """Ask one question and print the answer as it comes.
 
-    If no daemon runs, a private one is started for this question, with the nano model or the one named.
+    If no daemon runs, a private one is started for this question, with the nano model, the nano-vision model for
+    pictures, or the one named.
     """
     text = _question(question)
     turns: list[Message] = [{"role": "system", "content": system}] if system else []
-    turns.append({"role": "user", "content": text})
+    pictures = [path.read_bytes() for path in image or ()]
+    parts = [{"type": "image", "frame": frame, "detail": detail} for frame in range(len(pictures))]
+    turns.append({"role": "user", "content": [*parts, {"type": "text", "text": text}] if parts else text})
     options: ChatOptions = {"temperature": temperature}
     for name, value in {"max_tokens": max_tokens, "seed": seed, "session": session}.items():
         if value is not None:
             options[name] = value  # type: ignore[literal-required]  # the names are those of ChatOptions
     if timeout is not None:
         options["deadline_ms"] = max(1, round(timeout * 1000))
-    _ask(turns, options, model, endpoint, json=json, verbose=verbose)
+    _ask(turns, pictures, options, model, endpoint, json=json, verbose=verbose)
 
 
 def _ask(
-    turns: list[Message], options: ChatOptions, model: str | None, endpoint: str | None, *, json: bool, verbose: bool
+    turns: list[Message],
+    pictures: list[bytes],
+    options: ChatOptions,
+    model: str | None,
+    endpoint: str | None,
+    *,
+    json: bool,
+    verbose: bool,
 ) -> None:
     from edged.cli.private_daemon import daemon_or_private
     from edged.cli.waiting import Waiting
-    from edged.client import Client, Delta
+    from edged.client import Delta
 
-    with daemon_or_private(endpoint, model) as (found, private), Client(found) as client, Waiting() as waiting:
-        if model is not None and not private:
-            options["model"] = model
+    default = "nano-vision" if pictures else "nano"
+    with (
+        daemon_or_private(endpoint, model, default) as (found, private),
+        Client(found) as client,
+        Waiting() as waiting,
+    ):
         waiting.for_model(client)
-        with client.chat(turns, stream=True, **options) as stream:
+        wanted = model or (_sees(client) if pictures else None)
+        if wanted is not None and not private:
+            options["model"] = wanted
+        with client.chat(turns, stream=True, attachments=pictures, **options) as stream:
             for event in stream.events():
                 waiting.event(event)
                 if isinstance(event, Delta) and not json:
@@ -77,6 +104,11 @@ def _ask(
         raise typer.Exit(exits.ERROR)
 
 
+def _sees(client: Client) -> str | None:
+    """The first loaded model that takes pictures; None leaves it to the daemon to say that there is none."""
+    return next((model.name for model in client.models() if "image" in model.raw.get("takes", ())), None)
+
+
 def summary(answer: Answer) -> str:
     """One line on how long it took and why it ended."""
     usage, timings = answer.usage, answer.timings
@@ -87,6 +119,8 @@ def summary(answer: Answer) -> str:
         "cancelled": "cancelled",
     }.get(answer.finish_reason, answer.finish_reason)
     parts = [f"{usage.completion_tokens} tokens, {ended}", f"prompt {usage.prompt_tokens} tokens"]
+    if answer.accepted.image_tokens:
+        parts[-1] += f", {answer.accepted.image_tokens} of them pictures"
     if usage.cached_tokens:
         parts[-1] += f" ({usage.cached_tokens} kept from before)"
     if timings.ttft_ms is not None:

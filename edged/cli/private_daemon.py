@@ -25,8 +25,10 @@ LONGEST_TMPDIR = 60  # characters; a socket's path may have 107
 
 
 @contextlib.contextmanager
-def daemon_or_private(endpoint: str | None, model: str | None) -> Iterator[tuple[str, bool]]:
+def daemon_or_private(endpoint: str | None, model: str | None, default: str = "nano") -> Iterator[tuple[str, bool]]:
     """The daemon that runs, or one started here; and whether it was. One that was named is never replaced.
+
+    A private one gets `model`, else the model that the environment names, else `default`.
 
     Raises DaemonNotFound for a named endpoint where nobody listens and for a system's daemon that refuses this user,
     OwnerError when a private one does not start.
@@ -39,7 +41,7 @@ def daemon_or_private(endpoint: str | None, model: str | None) -> Iterator[tuple
     else:
         yield found, False
         return
-    with _private(model or os.environ.get("EDGED_MODEL") or "nano") as started:
+    with _private(model or os.environ.get("EDGED_MODEL") or default) as started:
         yield started, True
 
 

@@ -57,13 +57,17 @@ class Usage:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """Milliseconds as the daemon measured them; what did not happen is None (an answer of one token has no pace)."""
+    """Milliseconds as the daemon measured them; what did not happen is None (an answer of one token has no pace).
+
+    `throttled_ms`: the box had to cool. `stalled_ms`: it waited while another request's pictures were read.
+    """
 
     queue_ms: float = 0.0
     prefill_ms: float | None = None
     ttft_ms: float | None = None
     decode_tps: float | None = None
     throttled_ms: float = 0.0
+    stalled_ms: float = 0.0
     total_ms: float | None = None
 
 

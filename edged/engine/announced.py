@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edged.engine.backends.base import Backend, Slot
 from edged.engine.pace import Pace
 from edged.engine.sampler import Picked
 from edged.protocol.pulse import PulseWriter
+
+if TYPE_CHECKING:
+    from edged.engine.images.pictures import Picture
 
 BETWEEN_CALLS_S = 2.0  # what the engine's own Python may take before it beats again
 TEXT_S = 5.0  # tokenizing the largest request
@@ -52,6 +55,12 @@ class AnnouncedBackend:
             started_s = time.perf_counter()
             self._backend.prefill(slot, tokens)
             self._pace.prefilled(len(tokens), time.perf_counter() - started_s)
+
+    def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
+        with self._call(self._pace.seeing_allowed_s(len(tokens))):
+            started_s = time.perf_counter()
+            self._backend.see(slot, tokens, pictures, stopped)
+            self._pace.saw(len(tokens), time.perf_counter() - started_s)
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         self._pulse.beat(self._pace.step_allowed_s(len(slots)), self.rid)

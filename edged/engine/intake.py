@@ -3,14 +3,19 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from edged.engine.admission import Reject
 from edged.engine.backends.base import Backend
-from edged.engine.conversation import fit, plain_turns
+from edged.engine.conversation import Turn, fit, plain_turns
 from edged.engine.job import Waiting
+from edged.engine.pace import Pace
 from edged.errors import TooLarge
 from edged.protocol import engine as wire
+
+if TYPE_CHECKING:
+    from edged.engine.images.pictures import Picture
 
 
 @dataclass(frozen=True, slots=True)
@@ -31,24 +36,42 @@ class Policy:
     session_reread: bool = True
 
 
-def read_request(start: wire.Start, backend: Backend, policy: Policy, most_tokens: int) -> Waiting:
+def read_request(start: wire.Start, backend: Backend, pace: Pace, policy: Policy, most_tokens: int) -> Waiting:
     """Tokenize a request; `most_tokens` is the most that prompt and answer may have together.
 
-    Raises InvalidRequest or Unsupported for what this model cannot take.
+    Raises InvalidRequest or Unsupported for what this model cannot take, and what decoding a picture does.
     """
     body = start.body
     dropped = None
+    pictures: tuple[Picture, ...] = ()
     if start.op == "chat":
-        turns = plain_turns(body["messages"])
+        turns = _turns(start, backend, pace, most_tokens)
         if body["overflow"] == "truncate_oldest":
             room = body["max_tokens"] or min(policy.default_max_tokens, most_tokens // 4)
             prompt, dropped = fit(turns, backend.encode_chat, most_tokens - room)
+            first = 1 if turns[0]["role"] == "system" else 0
+            del turns[first : first + dropped]
         else:
             prompt = backend.encode_chat(turns)
+        if backend.info.most_crops:
+            from edged.engine.images.pictures import pictures_in
+
+            pictures = tuple(pictures_in(turns))
     else:
         prompt = backend.encode_text(body["prompt"])
     priority = body["priority"] if start.uid in (0, os.getuid()) else min(body["priority"], policy.max_priority)
-    return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped)
+    start = replace(start, frames=())  # the pictures were taken from them
+    return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped, pictures)
+
+
+def _turns(start: wire.Start, backend: Backend, pace: Pace, most_tokens: int) -> list[Turn]:
+    messages = start.body["messages"]
+    if not backend.info.most_crops:
+        return plain_turns(messages)
+    from edged.engine.images.pictures import Sight, pictured_turns  # decoding is for engines that see
+
+    sight = Sight(backend.info.most_crops, pace.seeing_tps, most_tokens, start.deadline_s)
+    return pictured_turns(messages, start.frames, sight)
 
 
 def too_large(prompt: int, max_tokens: int | None, outcome: Reject) -> TooLarge:

@@ -8,13 +8,16 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from edged.engine.backends.base import Backend
 from edged.engine.sampler import Picked, Sampling
 from edged.engine.slots import Lease
 from edged.engine.text import TextStream
 from edged.protocol import engine as wire
+
+if TYPE_CHECKING:
+    from edged.engine.images.pictures import Picture
 
 Send = Callable[[wire.ToFront], None]
 
@@ -29,13 +32,17 @@ class Waiting:
     session: str | None
     priority: int
     dropped_turns: int | None = None
+    pictures: tuple[Picture, ...] = ()
     told_position: int = 0
     told_s: float = 0.0
 
 
 @dataclass(slots=True, eq=False)
 class Job:
-    """A request that has its slot. `read` counts prompt tokens in the KV cache, cached ones included."""
+    """A request that has its slot. `read` counts prompt tokens in the KV cache, cached ones included.
+
+    `stalled_s` is how long it waited while another request's pictures were read; `throttled_s`, while the box cooled.
+    """
 
     start: wire.Start
     prompt: list[int]
@@ -49,6 +56,8 @@ class Job:
     first_token_s: float = 0.0
     last_flush_s: float = 0.0
     throttled_s: float = 0.0
+    stalled_s: float = 0.0
+    pictures: tuple[Picture, ...] = ()
     told_progress: int = 0
     _unsent: list[str] = field(default_factory=list)
     _whole: list[str] = field(default_factory=list)
@@ -62,6 +71,11 @@ class Job:
     def reading(self) -> bool:
         """Part of the prompt is still to be read."""
         return self.read < len(self.prompt)
+
+    @property
+    def unseen(self) -> bool:
+        """Its pictures are still to be read."""
+        return bool(self.pictures) and self.reading and min(self.prompt[self.read :]) < 0
 
     @property
     def left_tokens(self) -> int:
@@ -116,6 +130,7 @@ class Job:
         timings = {
             "queue_ms": round((self.accepted_s - received_s) * 1000, 3),
             "throttled_ms": round(self.throttled_s * 1000, 3),
+            "stalled_ms": round(self.stalled_s * 1000, 3),
             "total_ms": round((now_s - received_s) * 1000, 3),
         }
         if self.produced:

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from edged.engine.announced import AnnouncedBackend
 from edged.engine.choose import choose
@@ -18,6 +19,9 @@ from edged.hardware.selection import Selection
 from edged.protocol.pulse import PulseWriter
 from edged.store.manifest import ModelManifest, read_manifest
 from edged.store.models import installed
+
+if TYPE_CHECKING:
+    from edged.engine.backends.genai import GenaiBackend
 
 CARD_PROVIDERS = frozenset({"cuda", "tensorrt-rtx"})  # weights and KV in the card's own memory, or a Jetson's one pool
 WARM_UP_TOKENS = 16
@@ -42,8 +46,6 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     folder = Path(options.folder)
     tell("checking the model's files")
     manifest = read_manifest(folder)
-    if manifest.kind != "text":
-        raise ModelError(folder, "genai_config.json", f"a {manifest.kind} model; this version serves text models only")
     if not manifest.has_chat_template:
         raise ModelError(folder, "chat_template.jinja", "missing; the model's chat format is not known without it")
     context = min(manifest.max_tokens, options.max_context or manifest.max_tokens)
@@ -54,16 +56,31 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
     selection = _select(options, folder, tell)
-    from edged.engine.backends.genai import GenaiBackend  # the native library: not before the folder was checked
-
-    native = GenaiBackend(folder, manifest, options.name, context, selection.got, selection.setting)
+    native = _open(manifest, options.name, context, selection)
     if options.ignore_eos:
         native.info = replace(native.info, eos_token_ids=frozenset())
     pace = Pace(options.prefill_slice_ms / 1000, options.prefill_alone_ms / 1000)
     backend = AnnouncedBackend(native, pulse, pace)
     tell("asking it a first question")
-    memory.loaded(_warm_up(backend, pace), on_card=selection.got.key in CARD_PROVIDERS)
+    activation_bytes = _warm_up(backend, pace)
+    if native.info.most_crops:
+        tell("showing it a first picture")
+        activation_bytes = max(activation_bytes, _first_sight(backend, pace))
+    memory.loaded(activation_bytes, on_card=selection.got.key in CARD_PROVIDERS)
     return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s, selection)
+
+
+def _open(manifest: ModelManifest, name: str, context_tokens: int, selection: Selection) -> GenaiBackend:
+    """The backend for this kind of model. The native libraries: not before the folder was checked."""
+    if manifest.kind == "vision-language":
+        from edged.engine.backends.genai_vision import GenaiVisionBackend
+
+        kind: type[GenaiBackend] = GenaiVisionBackend
+    else:
+        from edged.engine.backends.genai import GenaiBackend
+
+        kind = GenaiBackend
+    return kind(manifest.folder, manifest, name, context_tokens, selection.got, selection.setting)
 
 
 def _others(folder: Path, state: Path) -> list[ModelManifest]:
@@ -105,3 +122,23 @@ def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:
     backend.close_slot(slot)
     kept_bytes = max(0, anonymous_bytes() - before_bytes)  # the library's arena keeps what a slice took
     return kept_bytes * pace.slice_tokens(alone=True) // WARM_UP_TOKENS
+
+
+def _first_sight(backend: AnnouncedBackend, pace: Pace) -> int:
+    """A blank picture, looked at twice: the second time is the first measurement of its pace.
+
+    Returns the activation peak (bytes) to expect for the most squares the model looks at.
+    """
+    from edged.engine.images.crops import Grid, blank
+    from edged.engine.images.pictures import Picture
+
+    before_bytes = anonymous_bytes()
+    picture = Picture(-1, blank(), Grid(1, 1))
+    tokens = backend.encode_chat([{"role": "user", "content": [picture, "What is this?"]}])
+    for _ in range(2):
+        pace.forget_sight()
+        slot = backend.open_slot(len(tokens) + 1)
+        backend.see(slot, tokens, [picture], lambda: False)
+        backend.close_slot(slot)
+    kept_bytes = max(0, anonymous_bytes() - before_bytes)
+    return kept_bytes * (backend.info.most_crops + 1) // 2

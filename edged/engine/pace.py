@@ -10,6 +10,9 @@ MAX_SLICE_TOKENS = 512
 SLACK = 3.0  # a call may take this many times its estimate before it is late…
 SLACK_S = 0.5  # …plus this
 PASS_SHARE = 1 / 32  # when nobody else waits, at most this part of a slice may be the fixed cost of one pass
+UNSEEN_COST = 4.0  # a picture's token costs at most so many of text: a guess until one has been read
+UNSEEN_S = 5.0
+FIRST_SIGHT_S = 300.0
 ZERO_BYTES_PER_S = 200e6  # slowest rate at which KV memory is allocated and zeroed (a Raspberry Pi under pressure)
 
 
@@ -23,6 +26,7 @@ class Pace:
         self._slice_s, self._alone_s = slice_s, alone_s
         self.prefill_tps = 0.0
         self.step_s = 0.0
+        self.seeing_tps = 0.0
         self.last_slice_s = 0.0
 
     def slice_tokens(self, *, alone: bool = False) -> int:
@@ -44,13 +48,26 @@ class Pace:
         if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
             self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
 
+    def saw(self, tokens: int, took_s: float) -> None:
+        """Pictures and the prompt before them were read: encoding and decoder together."""
+        self.seeing_tps = _smooth(self.seeing_tps, tokens / max(took_s, 1e-6))
+
     def stepped(self, took_s: float) -> None:
         """One token was decoded for one slot."""
         self.step_s = _smooth(self.step_s, took_s)
 
     def forget(self) -> None:
         """Start measuring anew."""
-        self.prefill_tps = self.step_s = 0.0
+        self.prefill_tps = self.step_s = self.seeing_tps = 0.0
+
+    def forget_sight(self) -> None:
+        """The first look pays for what is made lazily."""
+        self.seeing_tps = 0.0
+
+    def seeing_allowed_s(self, tokens: int) -> float:
+        """What reading pictures and the prompt before them may take at most."""
+        tps = self.seeing_tps or self.prefill_tps / UNSEEN_COST
+        return SLACK * tokens / tps + UNSEEN_S if tps else FIRST_SIGHT_S
 
     def prefill_allowed_s(self, tokens: int) -> float:
         """What a slice may take at most."""

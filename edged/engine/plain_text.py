@@ -24,13 +24,17 @@ class PlainText:
 
     def choose_mark(self, texts: Iterable[str]) -> str:
         """A mark that none of the texts holds. Raises InvalidRequest when there is none left."""
+        return self.choose_marks(texts, 1)[0]
+
+    def choose_marks(self, texts: Iterable[str], count: int) -> list[str]:
+        """`count` marks that none of the texts holds. Raises InvalidRequest when too few are left."""
         left = list(_MARKS)
         for text in texts:
             if not text.isascii():
                 left = [mark for mark in left if mark not in text]
-        if not left:
-            raise InvalidRequest("the text holds every Unicode noncharacter from U+FDD0 to U+FDEF; remove one")
-        return left[0]
+        if len(left) < count:
+            raise InvalidRequest("the text holds every Unicode noncharacter from U+FDD0 to U+FDEF; remove some")
+        return left[:count]
 
     def mark(self, text: str, mark: str) -> str:
         """`text` with a mark after the first character of each control token that it spells.

@@ -7,11 +7,12 @@ are looked at between slices and between tokens. Owns the queue, the running job
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from edged.engine.admission import Admit, Books, Reject, Wait, decide
 from edged.engine.announced import AnnouncedBackend
+from edged.engine.backends.base import Interrupted
 from edged.engine.intake import Policy, read_request, too_large
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
 from edged.engine.pace import Pace
@@ -30,7 +31,8 @@ PROGRESS_TOKENS = 256  # prompts at least this long report how far they were rea
 
 
 class Scheduler:
-    """`send` takes what goes to the front; `budget_bytes` says how much KV memory there may be in all, now."""
+    """`send` takes what goes to the front; `budget_bytes` says how much KV memory there may be in all, now; `listen`
+    gives the messages that came during a long native call."""
 
     def __init__(
         self,
@@ -41,10 +43,13 @@ class Scheduler:
         send: Send,
         budget_bytes: Callable[[], int],
         strips_first_space: bool,
+        listen: Callable[[], Sequence[wire.ToEngine]] = tuple,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
         self._backend, self._pace, self._policy = backend, pace, policy
         self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
+        self._listen = listen
+        self.put_off: list[wire.ToEngine] = []  # came during a long native call; the worker hands them in after it
         self._strips = strips_first_space
         self.queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
         self._rate = TokenRate(policy.tokens_per_minute_per_uid)
@@ -73,7 +78,8 @@ class Scheduler:
             else:
                 self.queue.check_room(start.client, self._retry_ms())
                 self._rate.check(start.uid, self._clock())
-                self.queue.add(read_request(start, self._backend, self._policy, self.books().most_tokens))
+                most_tokens = self.books().most_tokens
+                self.queue.add(read_request(start, self._backend, self._pace, self._policy, most_tokens))
         except RequestError as error:
             self._refuse(start.rid, error)
         except Exception:
@@ -216,12 +222,14 @@ class Scheduler:
             return
         finally:
             self._backend.rid = 0
-        lease.slot.sampler = Sampler(sampling_of(start.body), waiting.prompt)
+        words = [token for token in waiting.prompt if token >= 0] if waiting.pictures else waiting.prompt
+        lease.slot.sampler = Sampler(sampling_of(start.body), words)
         stop = start.body["stop"]
         stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
         text = TextStream(stops, strip_first_space=self._strips and start.op == "chat")
         now_s = self._clock()
         job = Job(start, waiting.prompt, outcome.max_tokens, lease, text, now_s, lease.cached_tokens)
+        job.pictures = waiting.pictures
         self.jobs[start.rid] = job
         self._send(
             wire.Accepted(
@@ -232,6 +240,7 @@ class Scheduler:
                 lease.cached_tokens,
                 waiting.session,
                 waiting.dropped_turns,
+                sum(token < 0 for token in waiting.prompt) if waiting.pictures else None,
             )
         )
 
@@ -243,6 +252,9 @@ class Scheduler:
         job = next((job for job in readers if job.rid > self._turn_of), readers[0])
         self._turn_of = job.rid
         self._flush_all()  # nobody's finished words wait for a slice
+        if job.unseen:
+            self._see(job)
+            return
         alone = len(self.jobs) == 1 and job.start.deadline_s is None
         end = job.read + self._pace.slice_tokens(alone=alone)
         if end == len(job.prompt) - 1:
@@ -260,6 +272,50 @@ class Scheduler:
         job.read += len(tokens)
         if job.reading and len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
             self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
+
+    def _see(self, job: Job) -> None:
+        """The whole prompt up to its last picture: one native call, which all others wait for."""
+        end = max(at + 1 for at, token in enumerate(job.prompt) if token < 0)
+        if end == len(job.prompt) - 1:
+            end += 1
+        began_s = self._clock()
+        try:
+            self._backend.rid = job.rid
+            self._backend.see(job.lease.slot, job.prompt[job.read : end], job.pictures, lambda: self._ends(job))
+        except Interrupted:
+            self._finish(job, self._end_reason(job), keep=False)
+            return
+        except RequestError as error:
+            self._fail(job, error)
+            return
+        except Exception:
+            log.exception("reading pictures failed rid=%d", job.rid)
+            self._fail(job, Internal("the model failed while it read this prompt's pictures"))
+            return
+        finally:
+            self._backend.rid = 0
+            for other in self.jobs.values():
+                if other is not job:
+                    other.stalled_s += self._clock() - began_s
+        job.read = end
+        job.pictures = ()  # their memory is not needed any more
+        if len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
+            self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
+
+    def _ends(self, job: Job) -> bool:
+        """Asked while a native call runs for `job`: whether nobody wants it any more. Nothing else is done meanwhile;
+        other messages are put off."""
+        self.put_off += self._listen()
+        return bool(self._end_reason(job))
+
+    def _end_reason(self, job: Job) -> str:
+        for message in self.put_off:
+            if isinstance(message, wire.Stop) and message.rid == job.rid:
+                return message.reason
+            if isinstance(message, wire.Quit):
+                return "gone"
+        overdue = job.start.deadline_s is not None and job.start.deadline_s <= self._clock()
+        return "deadline" if overdue else ""
 
     def _step(self) -> None:
         """One token for every stream that has read its prompt."""
@@ -293,7 +349,7 @@ class Scheduler:
 
     # ---- ends
 
-    def _finish(self, job: Job, reason: str) -> None:
+    def _finish(self, job: Job, reason: str, *, keep: bool = True) -> None:
         """The answer is over: `stop`, `length`, `cancelled`, `deadline`, or `gone` without a word."""
         now_s = self._clock()
         del self.jobs[job.rid]
@@ -302,7 +358,8 @@ class Scheduler:
         self.counts["completion_tokens"] += job.produced
         self.counts["prompt_tokens"] += job.read - job.lease.cached_tokens
         self.counts["cached_tokens"] += job.lease.cached_tokens
-        keep = reason in ("stop", "length") or (reason in ("cancelled", "deadline") and job.lease.session is not None)
+        worth = reason in ("stop", "length") or (reason in ("cancelled", "deadline") and job.lease.session is not None)
+        keep = keep and worth
         self.slots.end(job.lease, keep=keep, now_s=now_s)
         if reason != "gone":
             job.finish(reason, self._send, now_s)

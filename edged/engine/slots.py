@@ -99,7 +99,10 @@ class Slots:
         return max(0, min(common, kept.slot.read_tokens, len(prompt) - LEAST_READ_TOKENS))
 
     def _usable(self, kept: Kept, prompt: Sequence[int]) -> bool:
-        return self._backend.info.can_rewind or self._shared(kept, prompt) == len(kept.slot.tokens)
+        if self._backend.info.can_rewind:
+            return True
+        shared = self._shared(kept, prompt)
+        return shared == len(kept.slot.tokens) and min(prompt[shared:]) >= 0  # a picture is read into a fresh slot
 
     def _open(self, owner: str, uid: int, session: str | None, capacity_tokens: int) -> Lease:
         kv_bytes = capacity_tokens * self._backend.info.kv_bytes_per_token

@@ -107,13 +107,15 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         send=front.send,
         budget_bytes=loaded.memory.budget_bytes,
         strips_first_space=loaded.strips_first_space,
+        listen=lambda: front.receive(0.0),
     )
     loaded.memory.kv_held = lambda: scheduler.slots.ledger.total_bytes
     heat = Heat()
     next_tick_s = 0.0
     while True:
         pulse.beat(IDLE_ALLOWED_S)
-        for message in front.receive(_patience_s(scheduler)):
+        messages, scheduler.put_off = scheduler.put_off, []
+        for message in [*messages, *front.receive(0.0 if messages else _patience_s(scheduler))]:
             match message:
                 case wire.Start():
                     scheduler.submit(message)
@@ -187,6 +189,7 @@ def _info(options: EngineOptions, loaded: Loaded) -> dict[str, object]:
         "kv_bytes_per_token": info.kv_bytes_per_token,
         "weights_bytes": info.weights_bytes,
         "provider": info.provider,
+        "takes": ["text", "image", "video"] if info.most_crops else ["text"],
         "selection": selection_map(loaded.selection),
         "load_s": round(loaded.load_s, 3),
         "pid": os.getpid(),

@@ -90,6 +90,7 @@ class Accepted:
     cached_tokens: int
     session: str | None = None
     dropped_turns: int | None = None
+    image_tokens: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -260,6 +260,7 @@ class Router:
                     cached_tokens=message.cached_tokens,
                     session=message.session,
                     dropped_turns=message.dropped_turns,
+                    image_tokens=message.image_tokens,
                 )
             case wire.Queued():
                 self._event(message.rid, "queued", position=message.position, wait_ms=message.wait_ms)

@@ -17,6 +17,7 @@ TEXT_TYPES = words(
     "olmo phi phimoe phi3 phi3small qwen2 qwen3 smollm3"
 )
 VISION_TYPES = frozenset({"phi3v"})
+PROCESSOR_FILE = "processor_config.json"
 MAX_INT = 2**31 - 1
 
 
@@ -41,6 +42,7 @@ class GenaiConfig:
     window_size: int
     window_slack: int
     share_buffer: bool
+    processor_file: str = ""
 
 
 def read_genai_config(folder: Path) -> GenaiConfig:
@@ -50,6 +52,7 @@ def read_genai_config(folder: Path) -> GenaiConfig:
     model = _Section(folder, "model", config)
     decoder = _Section(folder, "decoder", model.values, model.path)
     search = _Section(folder, "search", config, required=False)
+    vision = _Section(folder, "vision", model.values, model.path, required=False)
     window = _Section(folder, "sliding_window", decoder.values, decoder.path, required=False)
     inputs = _Section(folder, "inputs", decoder.values, decoder.path, required=False)
     outputs = _Section(folder, "outputs", decoder.values, decoder.path, required=False)
@@ -80,6 +83,7 @@ def read_genai_config(folder: Path) -> GenaiConfig:
             search.number("chunk_size", 0, MAX_INT, default=0) - 1, window.number("cache_slack", 0, MAX_INT, default=0)
         ),
         share_buffer=search.flag("past_present_share_buffer", default=False),
+        processor_file="" if kind == "text" else vision.text("config_filename", PROCESSOR_FILE),
     )
 
 
@@ -101,7 +105,7 @@ def _other_files(folder: Path, model: _Section, kind: Kind) -> tuple[str, ...]:
     files = [
         vision.text("filename"),
         embedding.text("filename"),
-        vision.text("config_filename", "processor_config.json"),
+        vision.text("config_filename", PROCESSOR_FILE),
     ]
     adapter = vision.text("adapter_filename", "")
     return (*files, adapter) if adapter else tuple(files)

@@ -12,6 +12,7 @@ from edged.store.genai_config import Kind, read_genai_config
 from edged.store.genai_keys import CONFIG_FILE
 from edged.store.graph import Graph, read_graph
 from edged.store.kv import KvShape
+from edged.store.processor import read_most_crops
 
 PLAIN_MANIFEST = "edged.toml"
 
@@ -25,6 +26,7 @@ class ModelManifest:
     `sliding_window`: tokens that the windowed layers remember, None when there are none; past it no rewind is possible.
     `inert_window`: the configuration asks for a window that the graph does not have, so no cache may grow past it.
     `full_logits`: the graph gives logits for every token of a step, not only for the last one.
+    `most_crops`: into how many squares it looks at a picture at most; 0: it takes no pictures.
     `weights_bytes`: the graphs and their data files; `packed_bytes` of them are int4 weights, which the CPU
     provider copies into a layout of its own on the heap. `decoder_file` and `files` are relative to `folder`.
     """
@@ -48,6 +50,7 @@ class ModelManifest:
     packed_bytes: int
     has_chat_template: bool
     files: tuple[str, ...]
+    most_crops: int = 0
 
     @property
     def kv_bytes_per_token(self) -> int:
@@ -93,6 +96,7 @@ def read_manifest(folder: Path) -> ModelManifest:
         packed_bytes=sum(_packed_bytes(graph) for graph, _ in graphs.values()),
         has_chat_template="chat_template.jinja" in files or bool(tokenizer_config.get("chat_template")),
         files=files,
+        most_crops=read_most_crops(folder, config.processor_file) if config.processor_file else 0,
     )
 
 

@@ -6,16 +6,22 @@ tokens from one, fits without touching the scheduler.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from edged.engine.sampler import Picked, Sampler
+
+if TYPE_CHECKING:
+    from edged.engine.images.pictures import Picture  # its libraries are for engines that see
 
 
 @dataclass(frozen=True, slots=True)
 class ModelInfo:
-    """What a loaded model is. `context_tokens` is the most that prompt and answer may have together."""
+    """What a loaded model is. `context_tokens` is the most that prompt and answer may have together.
+
+    `most_crops` is into how many squares it looks at a picture at most; 0: it takes no pictures.
+    """
 
     name: str
     type: str
@@ -26,6 +32,11 @@ class ModelInfo:
     weights_bytes: int
     can_rewind: bool
     provider: str
+    most_crops: int = 0
+
+
+class Interrupted(Exception):
+    """A native call was ended early, as asked; its slot is of no use any more."""
 
 
 class Slot(Protocol):
@@ -48,7 +59,8 @@ class Backend(Protocol):
 
     def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         """Token ids of a conversation in the model's own chat format, ready for the answer. `role` and `content` are
-        text; control tokens inside any content are encoded as plain text."""
+        text, or `content` a list of texts and pictures for a model that takes them; a picture is a run of its own
+        negative number. Control tokens inside any content are encoded as plain text."""
 
     def encode_text(self, text: str) -> list[int]:
         """Token ids of plain text; control tokens in it are plain text too."""
@@ -61,6 +73,10 @@ class Backend(Protocol):
 
     def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
         """Append a slice of a prompt to the slot."""
+
+    def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
+        """Read the beginning of a prompt up to its last picture, into a fresh slot. `stopped` is asked meanwhile, in
+        the calling thread; once it says True the call ends and raises Interrupted."""
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         """One or more new tokens for each slot, picked by its sampler. Each slot must have been prefilled."""

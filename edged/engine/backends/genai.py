@@ -18,9 +18,9 @@ from __future__ import annotations
 import ctypes
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime_genai as og
@@ -33,6 +33,9 @@ from edged.errors import Internal, ModelError
 from edged.hardware.trial_messages import CPU, ProviderSpec
 from edged.hardware.tune import Setting
 from edged.store.manifest import ModelManifest
+
+if TYPE_CHECKING:
+    from edged.engine.images.pictures import Picture
 
 _libc = ctypes.CDLL(None)
 TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
@@ -74,8 +77,7 @@ class GenaiBackend:
     ) -> None:
         """Load the model. Raises ModelError when the library refuses it."""
         try:
-            self._model = og.Model(_config(folder, provider, setting))
-            self._tokenizer = og.Tokenizer(self._model)
+            self._open(configure(og.Config(str(folder)), provider, setting))
         except Exception as error:  # the library raises bare RuntimeError and its own kinds
             raise ModelError(folder, "", f"onnxruntime-genai refused it: {_first_line(error)}") from error
         self._ends = frozenset(manifest.eos_ids)
@@ -93,7 +95,13 @@ class GenaiBackend:
             weights_bytes=manifest.weights_bytes,
             can_rewind=manifest.kind == "text" and manifest.sliding_window is None,
             provider=provider.ort_name,
+            most_crops=manifest.most_crops,
         )
+
+    def _open(self, config: Any) -> None:
+        """Load model and tokenizer."""
+        self._model: Any = og.Model(config)
+        self._tokenizer: Any = og.Tokenizer(self._model)
 
     # ---- text
 
@@ -145,6 +153,9 @@ class GenaiBackend:
             if slot.read_tokens == len(slot.tokens) and len(part) > 1:
                 slot.read_tokens += len(part)
             slot.tokens.extend(part)
+
+    def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
+        raise Internal("this model takes no pictures")
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         return [[self._step(_own(slot))] for slot in slots]
@@ -200,13 +211,12 @@ def _without_lone_row(tokens: Sequence[int]) -> list[Sequence[int]]:
     return [tokens]
 
 
-def _config(folder: Path, provider: ProviderSpec, setting: Setting) -> Any:
-    """The model's own configuration with our provider and session options in place of those it came with."""
+def configure(config: Any, provider: ProviderSpec, setting: Setting) -> Any:
+    """The model's own configuration, with our provider and session options in place of those it came with."""
     if setting.cores:
         os.sched_setaffinity(0, setting.cores)  # before any thread pool exists: they inherit it
     if provider.library:
         og.register_execution_provider_library(provider.key, provider.library)
-    config = og.Config(str(folder))
     config.clear_providers()  # none named: CPU
     if provider.genai_name:
         config.append_provider(provider.genai_name)

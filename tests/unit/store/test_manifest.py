@@ -302,7 +302,8 @@ def vision_folder(model: Path, edit_config: Edit) -> None:
     """A folder laid out as Phi-3.5-vision is; its parts are copies of the text graph, which is enough to be read."""
     for name in ("vision.onnx", "embedding.onnx"):
         (model / name).write_bytes((model / "model.onnx").read_bytes())
-    (model / "processor_config.json").write_text("{}")
+    steps = [{"operation": {"type": kind}} for kind in ("DecodeImage", "ConvertRGB", "Phi3ImageTransform")]
+    (model / "processor_config.json").write_text(json.dumps({"processor": {"transforms": steps}}))
     edit_config(put("model/type", "phi3v"))
     parts = {"inputs": {"pixel_values": "pixel_values"}, "outputs": {"image_features": "image_features"}}
     edit_config(put("model/vision", {"filename": "vision.onnx", **parts}))
@@ -313,6 +314,7 @@ def test_a_vision_model_needs_all_its_parts(model: Path, edit_config: Edit) -> N
     vision_folder(model, edit_config)
     manifest = read_manifest(model)
     assert manifest.kind == "vision-language"
+    assert manifest.most_crops == 16
     graphs = sum((model / name).stat().st_size for name in ("model.onnx", "vision.onnx", "embedding.onnx"))
     assert manifest.weights_bytes == graphs + (model / "model.onnx.data").stat().st_size
     for name in ("vision.onnx", "embedding.onnx", "processor_config.json"):

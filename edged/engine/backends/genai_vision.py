@@ -1,0 +1,134 @@
+"""phi3v models behind the `Backend` interface: onnxruntime-genai's pipeline of vision, embedding and decoder graph.
+
+The tensors its processor would make are made here (engine/images/crops.py), since it knows one number of squares only:
+so a picture may be looked at closely or not, and no decoder of the library ever sees a client's bytes. The library
+reads pictures in one call with the whole prompt before them, as the first call on a generator; text after them is read
+in slices as any other.
+"""
+
+from __future__ import annotations
+
+import json
+import threading
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from edged.engine.backends import genai_c
+from edged.engine.backends.base import Interrupted, Slot
+from edged.engine.backends.genai import CPU_AS_IT_COMES, GenaiBackend, GenaiSlot, configure
+from edged.engine.images.crops import SIDE, pixel_values
+from edged.engine.images.pictures import Picture
+from edged.errors import Internal
+from edged.hardware.trial_messages import CPU, ProviderSpec
+from edged.hardware.tune import Setting
+from edged.store.manifest import ModelManifest
+
+LOOK_S = 0.01  # between two looks for a reason to end the call
+
+
+class GenaiVisionBackend(GenaiBackend):
+    """One vision language model on one execution provider."""
+
+    def __init__(
+        self,
+        folder: Path,
+        manifest: ModelManifest,
+        name: str,
+        context_tokens: int,
+        provider: ProviderSpec = CPU,
+        setting: Setting = CPU_AS_IT_COMES,
+    ) -> None:
+        self._folder, self._provider, self._setting = folder, provider, setting
+        super().__init__(folder, manifest, name, context_tokens, provider, setting)
+
+    def _open(self, config: Any) -> None:
+        ours = configure(genai_c.Config(str(self._folder)), self._provider, self._setting)
+        self._model = genai_c.Model(ours)
+        self._tokenizer = genai_c.Tokenizer(self._model)
+
+    # ---- text and pictures
+
+    def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
+        pieces = [message["content"] for message in messages]
+        pieces = [[content] if isinstance(content, str) else content for content in pieces]
+        texts = [piece for content in pieces for piece in content if isinstance(piece, str)]
+        pictures = [piece for content in pieces for piece in content if isinstance(piece, Picture)]
+        mark, here = self._plain.choose_marks(texts, 2)
+        marked = [
+            {
+                "role": message["role"],
+                "content": "".join(
+                    self._plain.mark(piece, mark) if isinstance(piece, str) else f"{here}\n" for piece in content
+                ),
+            }
+            for message, content in zip(messages, pieces, strict=True)
+        ]
+        try:
+            prompt = self._tokenizer.apply_chat_template(json.dumps(marked), add_generation_prompt=True)
+        except Exception as error:
+            raise Internal("the model's chat template failed on this conversation") from error
+        chunks = prompt.split(here)
+        if len(chunks) != len(pictures) + 1:
+            raise Internal("the model's chat template dropped a picture")
+        ids = self._encode_marked(chunks[0], mark)
+        for picture, chunk in zip(pictures, chunks[1:], strict=True):
+            ids += picture.tokens + self._encode_marked(chunk, mark)  # as the library's own processor cuts it
+        return ids
+
+    # ---- KV memory and steps
+
+    def open_slot(self, capacity_tokens: int) -> GenaiSlot:
+        return GenaiSlot(genai_c.Generator(self._model, capacity_tokens), capacity_tokens)
+
+    def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
+        assert isinstance(slot, GenaiSlot)
+        assert not slot.tokens, "pictures are read first"
+        inputs = _inputs(tokens, pictures)
+        failed: list[Exception] = []
+
+        def read() -> None:
+            try:
+                slot.generator.set_inputs(inputs)
+            except Exception as error:  # the library's own kinds
+                failed.append(error)
+
+        thread = threading.Thread(target=read, name="reads pictures")
+        thread.start()
+        ended_early = False
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            if not ended_early and stopped():
+                ended_early = True
+                slot.generator.interrupt()
+        if ended_early:
+            raise Interrupted
+        if failed:
+            raise failed[0]
+        slot.tokens.extend(tokens)
+        slot.read_tokens = len(tokens)
+
+
+def _inputs(tokens: Sequence[int], pictures: Sequence[Picture]) -> dict[str, NDArray[Any]]:
+    """What Phi-3-vision's graphs take: the n-th run of a picture's tokens becomes a run of −n."""
+    ids = np.asarray(tokens, dtype=np.int64)
+    is_picture = ids < 0
+    begins = is_picture & np.concatenate(([True], ids[1:] != ids[:-1]))
+    numbers = np.cumsum(begins, dtype=np.int64)
+    ids = np.where(is_picture, -numbers, ids).astype(np.int32)
+    if int(begins.sum()) != len(pictures):
+        raise Internal("the prompt does not hold the pictures that came with it")
+    views = [pixel_values(picture.image) for picture in pictures]
+    pixels = np.zeros((len(views), max(len(view) for view in views), 3, SIDE, SIDE), dtype=np.float32)
+    for row, view in zip(pixels, views, strict=True):
+        row[: len(view)] = view
+    sizes = [[picture.grid.rows * SIDE, picture.grid.columns * SIDE] for picture in pictures]
+    return {
+        "input_ids": ids[None],
+        "pixel_values": pixels,
+        "image_sizes": np.array(sizes, dtype=np.int64),
+        "num_image_tokens": np.array([picture.grid.tokens for picture in pictures], dtype=np.int64),
+    }

@@ -20,6 +20,7 @@ from edged.errors import ConfigError, OwnerError
 from edged.protocol import engine as wire
 from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
+from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.access import make_access
 from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
@@ -85,6 +86,7 @@ class _Daemon:
         context = self._context = zmq.Context()
         context.set(zmq.MAX_SOCKETS, 65535)
         self._router = Router(context, wire_limits(self._settings), describe, __version__, self._gate)
+        self._ledger = SharedLedger.create()
         self._engines = Engines(self._open_link, self._router.on_engine, self._router.on_lost)
         self._router.use(self._engines)
         loop = asyncio.get_running_loop()
@@ -118,6 +120,7 @@ class _Daemon:
             on_lost=on_lost,
             on_change=on_change,
             version=version,
+            ledger=self._ledger,
         )
 
     async def _drain(self) -> None:

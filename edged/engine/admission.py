@@ -19,6 +19,7 @@ class Books:
     """The ledger and the limits at this moment; bytes of KV memory and counts.
 
     `budget_bytes` is for all KV memory together; `idle_bytes` of it can be given back at once.
+    `lent_bytes` are booked by other models on this box, and may come back: for them a request waits.
     `admitting` is False under memory pressure. `share_bytes` is what running requests of the asking uid may hold
     together, and `uid_running_bytes` what they do.
     """
@@ -31,6 +32,7 @@ class Books:
     bytes_per_token: int
     context_tokens: int
     admitting: bool = True
+    lent_bytes: int = 0
     share_bytes: int = NO_SHARE_BYTES
     uid_running_bytes: int = 0
 
@@ -44,7 +46,8 @@ class Books:
         """The most that prompt and answer of one request may have together when it runs alone."""
         if not self.bytes_per_token:
             return self.context_tokens
-        return min(self.context_tokens, min(self.budget_bytes, self.share_bytes) // self.bytes_per_token)
+        most_bytes = min(self.budget_bytes + self.lent_bytes, self.share_bytes)
+        return min(self.context_tokens, most_bytes // self.bytes_per_token)
 
     @property
     def reclaimable_bytes(self) -> int:
@@ -63,7 +66,8 @@ class Admit:
 
 @dataclass(frozen=True, slots=True)
 class Wait:
-    """Would fit later; `reason` is `memory`, `share` (only this uid has to wait), `slots` or `pressure`."""
+    """Would fit later; `reason` is `memory`, `share` (only this uid has to wait), `slots`, `pressure` or
+    `books` (another engine is just booking)."""
 
     reason: str
 

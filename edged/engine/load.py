@@ -11,12 +11,14 @@ from typing import TYPE_CHECKING
 
 from edged.engine.announced import AnnouncedBackend
 from edged.engine.choose import choose
-from edged.engine.memory import EngineMemory, MemoryPolicy, anonymous_bytes
+from edged.engine.memory import EngineMemory, MemoryPolicy
+from edged.engine.neighbours import Neighbours, anonymous_bytes
 from edged.engine.options import EngineOptions
 from edged.engine.pace import Pace
 from edged.errors import HardwareError, ModelError
 from edged.hardware.selection import Selection
 from edged.protocol.pulse import PulseWriter
+from edged.protocol.shared_ledger import SharedLedger
 from edged.store.manifest import ModelManifest, read_manifest
 from edged.store.models import installed
 
@@ -50,7 +52,8 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
         raise ModelError(folder, "chat_template.jinja", "missing; the model's chat format is not known without it")
     context = min(manifest.max_tokens, options.max_context or manifest.max_tokens)
     memory = EngineMemory(
-        MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction)
+        MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction),
+        Neighbours(SharedLedger(options.ledger_fd) if options.ledger_fd >= 0 else None, options.ledger_row),
     )
     memory.check_room(manifest, _others(folder, Path(options.state_dir)))
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")

@@ -7,15 +7,17 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from edged.engine.neighbours import Neighbours, anonymous_bytes
 from edged.errors import ModelError
 from edged.hardware.budget import DevicePool, MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
-from edged.hardware.memory import process_rss, read_memory
+from edged.hardware.memory import MemoryReading, process_rss, read_memory
 from edged.hardware.nvidia import read_card_memory
 from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_level, read_pressure
 from edged.store.manifest import ModelManifest
 
 REFRESH_S = 1.0
 CARD_REFRESH_S = 10.0  # reading a card starts a process
+LOAD_PATIENCE_S = 5.0  # for the books, while others book
 LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
 MIB = 2**20
 
@@ -32,32 +34,53 @@ class MemoryPolicy:
 class EngineMemory:
     """The budget of one engine process. Before `loaded` it only answers `check_room`."""
 
-    def __init__(self, policy: MemoryPolicy, read_cards: Callable[[], Sequence[DevicePool]] = read_card_memory) -> None:
+    def __init__(
+        self,
+        policy: MemoryPolicy,
+        neighbours: Neighbours | None = None,
+        read_cards: Callable[[], Sequence[DevicePool]] = read_card_memory,
+    ) -> None:
+        self.neighbours = neighbours or Neighbours()
         self._policy = policy
         self._reserve = Reserve(policy.reserve_bytes, policy.reserve_fraction)
         self._weights = Weights(0)
         self._activation_bytes = 0
         self._is_loaded = False
         self._read_s = 0.0
-        self._budget: MemoryBudget | None = None
+        self._reading: MemoryReading | None = None
+        self._held_bytes = 0
+        self._card: DevicePool | None = None
         self._read_cards = read_cards
         self._on_card = False
         self.kv_held: Callable[[], int] = lambda: 0
         self.pressure = PressureLevel.NONE
 
     def shortage(self, manifest: ModelManifest) -> tuple[int, MemoryBudget]:
-        """Bytes missing for weights and the smallest context (0: it fits), and the sum that says so."""
+        """Bytes missing for weights and the smallest context (0: it fits), and the sum that says so.
+
+        KV that other models hold now may come back: for it requests wait, it is no reason not to load.
+        """
         weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+        if self._reading is None:
+            self._look()
         budget = self._sum(weights)
         least_bytes = manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS
-        return budget.missing_bytes or max(0, least_bytes - budget.kv_bytes), budget
+        return budget.missing_bytes or max(0, least_bytes - budget.kv_bytes - self.neighbours.kv_bytes()), budget
 
     def check_room(self, manifest: ModelManifest, others: Sequence[ModelManifest] = ()) -> None:
-        """Raises ModelError with the numbers, and which of `others` would fit, when this model does not fit now."""
-        short_bytes, budget = self.shortage(manifest)
-        self._weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
-        if short_bytes <= 0:
-            return
+        """Raises ModelError with the numbers, and which of `others` would fit, when this model does not fit now.
+
+        When it fits, its memory is promised before another engine can count on it.
+        """
+        with self.neighbours.booking(LOAD_PATIENCE_S) as had:
+            if not had:
+                raise ModelError(manifest.folder, "", "the memory books stay locked; trying again")
+            short_bytes, budget = self.shortage(manifest)
+            self._weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
+            if short_bytes <= 0:
+                self.neighbours.fixed_bytes = self._weights.total_bytes
+                self.neighbours.promise(min(budget.kv_bytes, manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS))
+                return
         terms = ", ".join(f"{term.name} {term.signed_bytes / MIB:+.0f} MiB" for term in budget.terms)
         smaller = [other.folder.name for other in others if not self.shortage(other)[0]]
         advice = f"use {' or '.join(smaller)}, which would fit" if smaller else "use a smaller model"
@@ -81,35 +104,47 @@ class EngineMemory:
             self._weights = Weights(mapped_bytes=self._weights.mapped_bytes, heap_bytes=held_bytes)
         self._activation_bytes = activation_bytes
         self._is_loaded = True
-        self._read_s = 0.0
+        self._look()
+        self.neighbours.on_card, self.neighbours.unified = on_card, self._card is not None and self._card.unified
+        self.neighbours.fixed_bytes = self._weights.total_bytes + activation_bytes
+        self.neighbours.promise(0)
+        self._look()
 
     def budget_bytes(self) -> int:
         """KV memory there may be in all, in use and idle together."""
         return self.budget().kv_bytes
 
     def budget(self) -> MemoryBudget:
-        """The budget with its terms, at most REFRESH_S (on a card CARD_REFRESH_S) old."""
+        """The budget with its terms: readings at most REFRESH_S (on a card CARD_REFRESH_S) old, and what the other
+        engines have promised at this moment."""
         age_s = time.monotonic() - self._read_s
-        if self._budget is None or age_s > (CARD_REFRESH_S if self._on_card else REFRESH_S):
-            self._budget = self._sum(self._weights)
-            self._read_s = time.monotonic()
-        return self._budget
+        if self._reading is None or age_s > (CARD_REFRESH_S if self._on_card else REFRESH_S):
+            self._look()
+        return self._sum(self._weights)
 
-    def _sum(self, weights: Weights) -> MemoryBudget:
-        reading = read_memory()
+    def _look(self) -> None:
+        """Read the free memory, and at the same time what we and the others have of it."""
+        reading = self._reading = read_memory()
+        self.neighbours.look()
         limits = PressureLimits.within(self._reserve.of(reading.usable_total_bytes))
         self.pressure = pressure_level(read_pressure().worst, reading.headroom_bytes, limits, was=self.pressure)
-        card = next(iter(self._read_cards()), None) if self._on_card else None
+        card = self._card = next(iter(self._read_cards()), None) if self._on_card else None
         in_card = card is not None and not card.unified
-        held_bytes = self.kv_held() if in_card else anonymous_bytes() if self._is_loaded else 0
+        self._held_bytes = self.kv_held() if in_card else anonymous_bytes() if self._is_loaded else 0
+        self._read_s = time.monotonic()
+
+    def _sum(self, weights: Weights) -> MemoryBudget:
+        assert self._reading is not None
+        ceiling_bytes = self._policy.kv_ceiling_bytes
         return kv_budget(
-            reading,
+            self._reading,
             weights=weights,
-            held_bytes=held_bytes,
+            held_bytes=self._held_bytes,
             activation_bytes=self._activation_bytes,
+            others_bytes=self.neighbours.untouched_bytes(),
             reserve=self._reserve,
-            kv_ceiling_bytes=self._policy.kv_ceiling_bytes or None,
-            device=card,
+            kv_ceiling_bytes=max(0, ceiling_bytes - self.neighbours.kv_bytes()) if ceiling_bytes else None,
+            device=self._card,
         )
 
     def to_map(self) -> dict[str, Any]:
@@ -124,9 +159,3 @@ class EngineMemory:
             "rss_bytes": rss.rss_bytes if rss else None,
             "pressure": self.pressure.name.lower(),
         }
-
-
-def anonymous_bytes() -> int:
-    """This process's memory that the kernel cannot drop."""
-    rss = process_rss()
-    return rss.anon_bytes or 0 if rss else 0

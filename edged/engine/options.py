@@ -40,6 +40,8 @@ class EngineOptions:
     ignore_eos: bool
     log_level: str
     log_format: str
+    ledger_fd: int = -1  # the shared ledger of memory, and this engine's row; -1: it is alone
+    ledger_row: int = 0
 
     def to_map(self) -> dict[str, Any]:
         return asdict(self)

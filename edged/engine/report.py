@@ -22,6 +22,7 @@ def stats(scheduler: Scheduler, pace: Pace) -> dict[str, Any]:
             "budget_bytes": books.budget_bytes,
             "running_bytes": books.running_bytes,
             "idle_bytes": books.idle_bytes,
+            "other_models_bytes": books.lent_bytes,
             "bytes_per_token": books.bytes_per_token,
             "context_tokens": books.context_tokens,
             "most_tokens": books.most_tokens,

@@ -15,6 +15,7 @@ from edged.engine.announced import AnnouncedBackend
 from edged.engine.backends.base import Interrupted
 from edged.engine.intake import Policy, read_request, too_large
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
+from edged.engine.neighbours import Neighbours
 from edged.engine.pace import Pace
 from edged.engine.queue import Queue
 from edged.engine.quota import TokenRate
@@ -44,8 +45,10 @@ class Scheduler:
         budget_bytes: Callable[[], int],
         strips_first_space: bool,
         listen: Callable[[], Sequence[wire.ToEngine]] = tuple,
+        neighbours: Neighbours | None = None,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
+        self._neighbours = neighbours or Neighbours()
         self._backend, self._pace, self._policy = backend, pace, policy
         self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
         self._listen = listen
@@ -56,6 +59,7 @@ class Scheduler:
         self.jobs: dict[int, Job] = {}
         self._turn_of = 0
         self.slots = Slots(backend, max_idle=policy.max_sessions)
+        self._short: Waiting | None = None  # the first request that waits for memory
         self.admitting = True
         self.max_running = policy.max_running  # fewer while the box is hot
         self.counts = dict.fromkeys(
@@ -123,6 +127,7 @@ class Scheduler:
         self._step()
         if not self.jobs:
             self._check_books()
+        self._tell_neighbours()
 
     def rested(self, rest_s: float) -> None:
         """The worker let the box cool down: clients see it in their timings."""
@@ -130,12 +135,14 @@ class Scheduler:
             job.throttled_s += rest_s
 
     def tick(self) -> None:
-        """About once a second: close what has idled too long, or is above a budget that has shrunk."""
-        self.slots.give_back(-self.books().free_bytes)
+        """About once a second: close what has idled too long, is above a budget that has shrunk, or is wanted by
+        another model of this box."""
+        self.slots.give_back(max(-self.books().free_bytes, self._neighbours.wanted_bytes()))
         now_s = self._clock()
         self.slots.expire(
             sessions_before_s=now_s - self._policy.session_idle_s, anonymous_before_s=now_s - self._policy.prefix_idle_s
         )
+        self._tell_neighbours()
 
     def shed_newest(self) -> bool:
         """Under critical memory pressure: end the newest running request; False when none runs."""
@@ -158,6 +165,7 @@ class Scheduler:
                 self._finish(job, "deadline")
 
     def _admit(self) -> None:
+        self._short = None
         if not len(self.queue):
             return
         place = 0
@@ -165,7 +173,7 @@ class Scheduler:
         over_share = set[int]()
         for waiting in self.queue.in_order(self._clock()):
             if not blocked and waiting.start.uid not in over_share and not self._session_busy(waiting):
-                outcome = self._decide(waiting)
+                outcome = self._decide_and_promise(waiting)
                 if not isinstance(outcome, Wait):
                     self.queue.take(waiting)
                     self._begin(waiting, outcome)
@@ -174,8 +182,28 @@ class Scheduler:
                     over_share.add(waiting.start.uid)  # who has used up their own share holds nobody else up
                 else:
                     blocked = True  # nobody passes the first that waits for memory: large requests do not starve
+                    self._short = waiting if outcome.reason == "memory" else None
             place += 1
             self._tell_place(waiting, place)
+
+    def _decide_and_promise(self, waiting: Waiting) -> Admit | Wait | Reject:
+        """No other engine of this box gives the same free memory away meanwhile."""
+        self._budget_bytes()  # memory is read before the books are locked
+        with self._neighbours.booking() as had:
+            outcome = self._decide(waiting) if had else Wait("books")
+            if isinstance(outcome, Admit):  # at most this much, until the slot is booked
+                most_bytes = outcome.capacity_tokens * self._backend.info.kv_bytes_per_token
+                self._neighbours.promise(self.slots.ledger.total_bytes + most_bytes)
+        return outcome
+
+    def _tell_neighbours(self) -> None:
+        kv_bytes, short = self.slots.ledger.total_bytes, self._short
+        if short is None:
+            self._neighbours.promise(kv_bytes)
+        else:
+            tokens = min(len(short.prompt) + (short.max_tokens or 1), self._backend.info.context_tokens)
+            needed_bytes = tokens * self._backend.info.kv_bytes_per_token
+            self._neighbours.promise(kv_bytes, needed_bytes, short.start.received_s)
 
     def _session_busy(self, waiting: Waiting) -> bool:
         return waiting.session is not None and self.slots.busy(waiting.start.uid, waiting.session)
@@ -183,7 +211,7 @@ class Scheduler:
     def _decide(self, waiting: Waiting) -> Admit | Wait | Reject:
         kept = self.slots.candidate(waiting.start.uid, waiting.session, waiting.prompt)
         grown = len(waiting.prompt) - (len(kept.slot.tokens) if kept else 0)
-        books = self.books()
+        books = self._books_before(waiting.start.received_s)
         if self._policy.kv_share_per_uid < 1:
             books = self._books_of(waiting.start.uid, books)
         return decide(
@@ -195,10 +223,18 @@ class Scheduler:
             room_tokens=max(0, grown) + (waiting.max_tokens or 0) if waiting.session else 0,
         )
 
+    def _books_before(self, received_s: float) -> Books:
+        """The books without what requests for other models wait for that came earlier: no model starves another."""
+        books = self.books()
+        wanted_bytes = min(self._neighbours.wanted_bytes(before_s=received_s), books.budget_bytes)
+        return replace(
+            books, budget_bytes=books.budget_bytes - wanted_bytes, lent_bytes=books.lent_bytes + wanted_bytes
+        )
+
     def _books_of(self, uid: int, books: Books) -> Books:
         """The books with this uid's share. Idle memory counts for nobody: whoever needs it takes it."""
         running_bytes, _ = self.slots.ledger.held_by(uid)
-        share_bytes = int(books.budget_bytes * self._policy.kv_share_per_uid)
+        share_bytes = int((books.budget_bytes + books.lent_bytes) * self._policy.kv_share_per_uid)
         return replace(books, share_bytes=share_bytes, uid_running_bytes=running_bytes)
 
     def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
@@ -361,6 +397,7 @@ class Scheduler:
         worth = reason in ("stop", "length") or (reason in ("cancelled", "deadline") and job.lease.session is not None)
         keep = keep and worth
         self.slots.end(job.lease, keep=keep, now_s=now_s)
+        self.slots.give_back(self._neighbours.wanted_bytes())
         if reason != "gone":
             job.finish(reason, self._send, now_s)
 
@@ -405,6 +442,7 @@ class Scheduler:
             bytes_per_token=self._backend.info.kv_bytes_per_token,
             context_tokens=self._backend.info.context_tokens,
             admitting=self.admitting,
+            lent_bytes=self._neighbours.kv_bytes(),
         )
 
     def _check_books(self) -> None:

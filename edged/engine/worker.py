@@ -108,6 +108,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
         budget_bytes=loaded.memory.budget_bytes,
         strips_first_space=loaded.strips_first_space,
         listen=lambda: front.receive(0.0),
+        neighbours=loaded.memory.neighbours,
     )
     loaded.memory.kv_held = lambda: scheduler.slots.ledger.total_bytes
     heat = Heat()

@@ -82,6 +82,7 @@ def kv_budget(
     weights: Weights,
     held_bytes: int = 0,
     activation_bytes: int = 0,
+    others_bytes: int = 0,
     reserve: Reserve = Reserve(),
     total_ceiling_bytes: int | None = None,
     kv_ceiling_bytes: int | None = None,
@@ -89,11 +90,12 @@ def kv_budget(
 ) -> MemoryBudget:
     """How many bytes of KV cache may exist in all, in use and idle together.
 
-    headroom + held − weights − activations − reserve, then lowered to the ceilings.
+    headroom + held − weights − activations − reserve − others, then lowered to the ceilings.
 
     `held_bytes` is what the engine has taken from the headroom already (its anonymous memory; on a GPU what it holds
     there): it is put back first, so that the sum reads the same before and after a load. Mapped weights are not part
     of it: the kernel counts them as available, and they are booked here as spent.
+    `others_bytes` is what other engines on this memory have promised and not taken from the headroom yet.
     `total_ceiling_bytes` bounds weights, activations and KV together; `kv_ceiling_bytes` bounds KV alone.
     A device with memory of its own holds all of it; a unified one is the machine's pool and is not added.
     """
@@ -108,6 +110,8 @@ def kv_budget(
         Term("activations", -activation_bytes),
         Term("reserve", -reserve_bytes),
     ]
+    if others_bytes:
+        terms.append(Term("other_models", -others_bytes))
     binding = own_pool.name if own_pool else reading.binding
     left_bytes = sum(term.signed_bytes for term in terms)
     ceilings = [

@@ -23,6 +23,7 @@ import zmq
 from edged.errors import Busy, Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.pulse import NO_REQUEST, Beat
+from edged.protocol.shared_ledger import Row, SharedLedger
 from edged.serving.engine_process import EngineProcess, Exit, private_directory
 from edged.serving.pump import Pump
 from edged.serving.recovery import Recovery
@@ -77,6 +78,7 @@ class EngineLink:
         on_lost: Callable[[int, str], None],
         on_change: Callable[[], None] = lambda: None,
         version: str = "",
+        ledger: SharedLedger | None = None,
     ) -> None:
         self.name, self.version = name, version
         self.state = State.STOPPED
@@ -88,6 +90,7 @@ class EngineLink:
         self._context, self._options, self._hang = context, options, hang
         self._on_message, self._on_lost, self._on_change = on_message, on_lost, on_change
         self._beside = beside
+        self._ledger, self._row = ledger, -1
         self._idle_s = idle_s
         self.used_s = 0.0
         self._directory: Path | None = None
@@ -214,7 +217,7 @@ class EngineLink:
         self._recovery.kept()
         self._set(State.LOADING, "the engine is starting")
         try:
-            self._process = EngineProcess(self._open_channel(), self._options, self._ended)
+            self._process = self._start_process(self._open_channel())
         except (OSError, zmq.ZMQError) as error:  # no memory, descriptors or processes left: later there may be
             self._close_channel()
             log.error("engine cannot be started model=%s: %s", self.name, error)
@@ -224,6 +227,16 @@ class EngineLink:
             self._respawn_in(self._backoff_s)
             return
         log.info("engine started model=%s pid=%d", self.name, self._process.pid)
+
+    def _start_process(self, endpoint: str) -> EngineProcess:
+        """With a row of the shared ledger, which is promised to it from its first moment."""
+        if self._ledger is None:
+            return EngineProcess(endpoint, self._options, self._ended)
+        row, fd = self._ledger.free_row(), self._ledger.fd
+        process = EngineProcess(endpoint, {**self._options, "ledger_fd": fd, "ledger_row": row}, self._ended, (fd,))
+        self._ledger.write(row, Row(process.pid, 0, 0))
+        self._row = row
+        return process
 
     def _open_channel(self) -> str:
         """A fresh private socket, so that nothing meant for an engine that died reaches the next; its endpoint."""
@@ -299,6 +312,8 @@ class EngineLink:
         self._pump.drain_all()  # what it said before it died still counts
         beat = process.pulse.read()
         process.close()
+        if self._ledger is not None:
+            self._ledger.clear(self._row)
         self._close_channel()
         self._recovery.kept()
         self.stats = {}

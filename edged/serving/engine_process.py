@@ -9,7 +9,7 @@ import signal
 import subprocess
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,9 +44,12 @@ def private_directory(beside: Path | None) -> Path:
 
 
 class EngineProcess:
-    """Owns a child process, its pulse and the pidfd that tells of its end. `on_exit(Exit)` is called once."""
+    """Owns a child process, its pulse and the pidfd that tells of its end. `on_exit(Exit)` is called once. The child
+    gets the descriptors `inherit` too."""
 
-    def __init__(self, endpoint: str, options: dict[str, Any], on_exit: Callable[[Exit], None]) -> None:
+    def __init__(
+        self, endpoint: str, options: dict[str, Any], on_exit: Callable[[Exit], None], inherit: Sequence[int] = ()
+    ) -> None:
         self._on_exit = on_exit
         self.started_s = time.monotonic()
         pulse_fd = pulse.create()
@@ -55,7 +58,7 @@ class EngineProcess:
             self._child = subprocess.Popen(
                 children.command(MODULE, endpoint, str(pulse_fd), str(os.getpid())),
                 stdin=subprocess.PIPE,
-                pass_fds=(pulse_fd,),
+                pass_fds=(pulse_fd, *inherit),
                 start_new_session=True,  # a terminal's Ctrl-C is for the front, which drains
                 env=children.environment(ORT_DISABLE_TELEMETRY="1"),
             )

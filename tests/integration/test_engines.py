@@ -19,13 +19,15 @@ from edged.daemon import engine_options
 from edged.errors import EngineLost, NotFound, Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.messages import parse_request
+from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.store.models import FoundModel
 from tests.integration.raw import PATIENCE_S, running
 
 LOAD_S = PATIENCE_S
-LONG = {"prompt": "again and again", "max_tokens": 600}
+LAST = (wire.Done, wire.Failed, wire.Result)
+LONG = {"prompt": "again and again", "max_tokens": 200}
 SHORT = {"prompt": "one two three", "max_tokens": 3}
 
 
@@ -34,8 +36,11 @@ class Pool:
 
     def __init__(self, context: zmq.Context[Any], state: Path) -> None:
         self._context, self._state = context, state
+        self.kv_memory_bytes = 2**25
+        self.ledger = SharedLedger.create()
         self.engines = Engines(self._open, self._message, self._lost)
         self.said: dict[int, list[wire.ToFront]] = {}
+        self.ended: list[int] = []
         self.lost: list[tuple[str, set[int]]] = []
         self._rid = 0
 
@@ -46,7 +51,7 @@ class Pool:
                 "provider": "cpu",
                 "threads": 1,
                 "ignore_eos": True,
-                "kv_memory_bytes": 2**28,
+                "kv_memory_bytes": self.kv_memory_bytes,
                 "memory_reserve_bytes": 2**26,
                 "memory_reserve_fraction": 0.0,
                 "log_level": "error",
@@ -54,10 +59,13 @@ class Pool:
         )
         options = engine_options(settings, FoundModel(name, folder, ""))
         hang = HangRule(3.0, 10.0)
-        return EngineLink(self._context, name, options, hang, idle_s=0.0, beside=None, version=version, **callbacks)
+        own = {"version": version, "ledger": self.ledger}
+        return EngineLink(self._context, name, options, hang, idle_s=0.0, beside=None, **own, **callbacks)
 
     def _message(self, message: wire.ToFront) -> None:
         if rid := getattr(message, "rid", 0):
+            if isinstance(message, LAST):
+                self.ended.append(rid)
             self.said.setdefault(rid, []).append(message)
 
     def _lost(self, link: EngineLink, _suspect: int, _why: str) -> None:
@@ -79,8 +87,7 @@ class Pool:
         return found
 
     def _last(self, rid: int) -> wire.ToFront | None:
-        lasting = (wire.Done, wire.Failed, wire.Result)
-        return next((message for message in self.said.get(rid, []) if isinstance(message, lasting)), None)
+        return next((message for message in self.said.get(rid, []) if isinstance(message, LAST)), None)
 
     async def begun(self, rid: int) -> None:
         """Until its first token came."""
@@ -210,3 +217,33 @@ async def _outcome(asked: Coroutine[Any, Any, Any]) -> Any:
         return await asked
     except EngineLost as error:
         return error
+
+
+async def test_two_engines_never_book_more_than_there_is_and_neither_starves(pool: Pool, nano: Path) -> None:
+    """The ceiling of KV memory is for all models together; one conversation takes more than half."""
+    ceiling_bytes = pool.kv_memory_bytes = 4 * 2**20
+    await pool.engines.hold("nano", 0)
+    pool.engines.resume("nano")
+    await pool.engines.serve("second", nano).settled()
+    per_token = pool.engines.default.info["kv_bytes_per_token"]
+    ceiling_tokens = ceiling_bytes // per_token
+    most = 0
+
+    def look() -> int:
+        nonlocal most
+        booked = sum(row.kv_bytes for row in pool.ledger.rows())
+        most = max(most, booked)
+        return booked
+
+    long = {"prompt": "both want it", "max_tokens": ceiling_tokens * 5 // 8}
+    requests = [pool.send(name, **long) for name in ("nano", "second") * 2]
+    answers = [asyncio.create_task(pool.last(rid)) for rid in requests]
+    while not all(answer.done() for answer in answers):
+        look()
+        await asyncio.sleep(0.001)
+    assert pool.ended == requests  # who came first is served first, whatever the model
+    for answer in answers:
+        done = answer.result()
+        assert isinstance(done, wire.Done), done
+        assert done.usage["completion_tokens"] == long["max_tokens"]
+    assert ceiling_bytes // 2 < most <= ceiling_bytes

@@ -100,6 +100,14 @@ class Settings(BaseSettings):
     disk_reserve_bytes: Bytes = Field(512 * 2**20, description="disk that a new model leaves free")
     pull_bytes_per_s: Bytes = Field(0, description="most that `edged pull` reads per second; 0: no limit")
 
+    # updates of installed models: what a new version must keep to on this box
+    follow_updates: bool = Field(True, description="test and take over the versions that the updater stages")
+    update_answer_s: Annotated[float, Field(gt=0, le=3600)] = Field(120.0, description="for one golden prompt")
+    update_least_speed: Annotated[float, Field(gt=0, le=10)] = Field(0.7, description="share of the old version's pace")
+    update_watch_s: Seconds = Field(300.0, description="watched at least this long after the change, and until")
+    update_watch_requests: Annotated[int, Field(ge=0, le=1_000_000)] = Field(20, description="so many were answered")
+    update_watch_most_s: Seconds = Field(3600.0, description="but no longer than this")
+
     # life
     drain_s: Seconds = 30.0
     log_level: Literal["debug", "info", "warning", "error"] = "info"

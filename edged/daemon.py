@@ -17,6 +17,7 @@ import zmq
 from edged import __version__, logs, systemd
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError
+from edged.hardware.budget import Reserve
 from edged.protocol import engine as wire
 from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
@@ -31,6 +32,9 @@ from edged.serving.place import only_daemon
 from edged.serving.router import Router
 from edged.status import describe
 from edged.store.models import FoundModel, find_model
+from edged.update.health import Limits
+from edged.upkeep.host import HostRules
+from edged.upkeep.keepers import Keepers, before_the_start
 
 log = logging.getLogger(__name__)
 
@@ -41,7 +45,6 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     """Serve until told to stop; returns the exit status. Raises OwnerError for what the owner must mend first."""
     logs.set_up(settings.log_level, settings.log_format)
     endpoint = settings.endpoint or listen_endpoint()
-    model = find_model(settings.model, settings.state_path)
     keyring = Keyring(settings.keys_path) if _listens_on_tcp(settings) else None
     gate = Gate(
         make_access(settings.access, own_uid=os.getuid()),
@@ -50,7 +53,10 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
     )
     _raise_fd_limit()
     with only_daemon(endpoint):
-        return asyncio.run(_Daemon(settings, endpoint, model, gate, keyring, reload).main())
+        state = settings.state_path
+        claimed = before_the_start(state, endpoint, settings.model) if settings.follow_updates else None
+        model = find_model(settings.model, state)
+        return asyncio.run(_Daemon(settings, endpoint, model, gate, keyring, claimed, reload).main())
 
 
 class _Daemon:
@@ -61,10 +67,11 @@ class _Daemon:
         model: FoundModel,
         gate: Gate,
         keyring: Keyring | None,
+        claimed: int | None,
         reload: Callable[[], Settings] | None,
     ) -> None:
         self._settings, self._endpoint, self._model, self._reload = settings, endpoint, model, reload
-        self._gate, self._keyring = gate, keyring
+        self._gate, self._keyring, self._claimed = gate, keyring, claimed
         self._stop = asyncio.Event()
         self._at_once = asyncio.Event()
 
@@ -73,6 +80,8 @@ class _Daemon:
         feeding = asyncio.create_task(self._feed_watchdog())
         telling = asyncio.create_task(self._tell_service_manager())
         await self._stop.wait()
+        if self._keepers is not None:
+            await self._keepers.stop()
         await self._drain()
         for task in (feeding, telling):
             task.cancel()
@@ -96,7 +105,36 @@ class _Daemon:
         for endpoint in filter(None, (self._endpoint, self._settings.tcp_endpoint)):
             self._router.door.open(endpoint, self._keyring if endpoint.startswith("tcp:") else None)
         self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
+        self._keepers = self._keep()
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
+
+    def _keep(self) -> Keepers | None:
+        """Follow the store for the model that is served by its name, if this daemon is the one to do so."""
+        if self._claimed is None:
+            return None
+        settings = self._settings
+        known = {"EDGED_STATE_DIR": str(settings.state_path), "EDGED_MODEL": settings.model}
+        keepers = Keepers(settings.state_path, self._claimed, self._engines, self._host_rules, self._limits, known)
+        if self._model.origin != "folder":
+            keepers.follow(self._model.name)
+        self._router.on_update = keepers.desk.answer
+        return keepers
+
+    def _host_rules(self) -> HostRules:
+        settings = self._settings
+        reserve = Reserve(settings.memory_reserve_bytes, settings.memory_reserve_fraction)
+        return HostRules(reserve, settings.drain_s, settings.load_timeout_s)
+
+    def _limits(self) -> Limits:
+        settings = self._settings
+        return Limits(
+            load_s=settings.load_timeout_s,
+            answer_s=settings.update_answer_s,
+            least_speed=settings.update_least_speed,
+            watch_s=settings.update_watch_s,
+            watch_requests=settings.update_watch_requests,
+            watch_most_s=settings.update_watch_most_s,
+        )
 
     def _open_link(
         self,

@@ -61,6 +61,7 @@ def _private(model: str) -> Iterator[str]:
                     "log_level=warning",
                     "log_format=text",
                     "die_with_parent=1",
+                    "follow_updates=0",
                 ),
                 env=children.environment(),
                 stdin=subprocess.DEVNULL,

@@ -27,6 +27,7 @@ from edged.protocol.shared_ledger import Row, SharedLedger
 from edged.serving.engine_process import EngineProcess, Exit, private_directory
 from edged.serving.pump import Pump
 from edged.serving.recovery import Recovery
+from edged.serving.tally import Tally
 
 log = logging.getLogger(__name__)
 
@@ -100,6 +101,8 @@ class EngineLink:
         self.held: dict[int, wire.Start] = {}  # not handed to the engine yet
         self.live: set[int] = set()  # submitted and not answered, held ones included
         self._drained = asyncio.Event()
+        self.tally = Tally()
+        self.stays = False  # not unloaded, however idle: it is being tested
         self._backoff_s = FIRST_BACKOFF_S
         self._spawned = 0
         self._ready_s = 0.0
@@ -173,6 +176,11 @@ class EngineLink:
     def folder(self) -> Path:
         """Of the model."""
         return Path(self._options["folder"])
+
+    @property
+    def starts(self) -> int:
+        """How many engine processes were started so far."""
+        return self._spawned
 
     @property
     def pid(self) -> int | None:
@@ -302,6 +310,7 @@ class EngineLink:
             self.stats = message.values
             return
         elif isinstance(message, wire.Done | wire.Result | wire.Failed):
+            self.tally.note(message)
             self._over(message.rid)
         self._on_message(message)  # type: ignore[arg-type]
 
@@ -335,6 +344,7 @@ class EngineLink:
             log.error("engine lost model=%s how=%r suspect_rid=%d", self.name, self.last_end, beat.rid)
             self._set(State.LOST if was_ready else State.FAILED, f"the engine ended ({self.last_end}) and is restarted")
             self._on_lost(beat.rid if was_ready else NO_REQUEST, self.last_end)
+            self.tally.failed += len(self.live - self.held.keys())
             for rid in self.live - self.held.keys():
                 self._over(rid)
         if self.state is State.FAILED:
@@ -365,7 +375,7 @@ class EngineLink:
 
     def _mind_idle(self) -> None:
         """Give the model's memory back when nobody needed it for `idle_s`; 0 keeps it."""
-        if not self._idle_s or self.state is not State.READY or self.live:
+        if not self._idle_s or self.stays or self.state is not State.READY or self.live:
             return
         if time.monotonic() - self.used_s > self._idle_s:
             log.info("model unloaded model=%s idle_s=%.0f", self.name, self._idle_s)

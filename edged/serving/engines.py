@@ -90,6 +90,10 @@ class Engines:
         """What a serving link cannot recover from; "" while all do."""
         return next(filter(None, (link.trouble() for link in self)), "")
 
+    def is_held(self, name: str) -> bool:
+        """Whether requests for `name` wait, since its engine was ended by `hold`. Raises NotFound."""
+        return self._place(name).holding is not None
+
     # ---- requests
 
     def check(self, model: str | None) -> None:
@@ -130,6 +134,7 @@ class Engines:
         """
         self._place(name)
         link = self._open(name, folder, version)
+        link.stays = True
         self.candidates.append(link)
         link.start()
         try:
@@ -150,6 +155,7 @@ class Engines:
         runs, finishes what it has, then its process ends."""
         place = self._place(candidate.name)
         old, place.link = place.link, candidate
+        candidate.stays = False
         self.candidates.remove(candidate)
         log.info("model switched model=%s version=%s before=%s", candidate.name, candidate.version, old.version)
         self._let_go(place, old.release_held())

@@ -34,6 +34,7 @@ async def run_updater(
 
     Raises Unavailable when the updater does not start or ends without a last word, Busy when none comes.
     """
+    await waker.leave_time()  # an errand before this one has said its last word, and may still be on its way out
     if waker.ended is False:
         raise Busy("the updater is at work already; see update.status", retry_after_ms=10_000)
     wanted = Wish(action, secrets.token_hex(8), model)

@@ -12,6 +12,7 @@ from edged import children
 from edged.update import wish
 from edged.update.wish import Wish
 
+LEAVE_S = 5.0
 SERVICE_STATE = Path("/var/lib/edged")  # edged-update.path watches this one
 
 
@@ -44,6 +45,12 @@ class Waker:
     def ended(self) -> bool | None:
         """Whether the process that was started last has ended; None where systemd starts it, or before the first."""
         return None if self._child is None else self._child.returncode is not None
+
+    async def leave_time(self) -> None:
+        """For the updater to end."""
+        if self._child is not None:
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._child.wait(), LEAVE_S)
 
     async def stop(self) -> None:
         """Ends the updater, which goes on another time where it was."""

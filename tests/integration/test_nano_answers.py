@@ -13,11 +13,7 @@ import pytest
 from edged.client import Answer, AsyncClient, Client
 from tests.integration.raw import Daemon, Peer, nano_folder
 
-GOLDEN = nano_folder() / "golden.json"
-if not GOLDEN.is_file():
-    pytest.skip(f"the model in {GOLDEN.parent.name} has no golden prompts", allow_module_level=True)
-
-CASES: list[dict[str, Any]] = json.loads(GOLDEN.read_text(encoding="utf-8"))
+CASES: list[dict[str, Any]] = json.loads((nano_folder() / "golden.json").read_text(encoding="utf-8"))
 FOLLOW_UPS = [case for case in CASES if sum(turn["role"] == "user" for turn in case["messages"]) > 1]
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from edged.engine.backends.base import Backend, Slot
@@ -34,6 +34,10 @@ class AnnouncedBackend:
             yield
         finally:
             self._pulse.beat(BETWEEN_CALLS_S)
+
+    def busy_for(self, allowed_s: float) -> AbstractContextManager[None]:
+        """Around other native work for the request in hand, such as decoding its pictures."""
+        return self._call(allowed_s)
 
     def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         with self._call(TEXT_S):

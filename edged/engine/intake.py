@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from edged.engine.admission import Reject
-from edged.engine.backends.base import Backend
+from edged.engine.announced import AnnouncedBackend
 from edged.engine.conversation import Turn, fit, plain_turns
 from edged.engine.job import Waiting
 from edged.engine.pace import Pace
@@ -36,7 +36,7 @@ class Policy:
     session_reread: bool = True
 
 
-def read_request(start: wire.Start, backend: Backend, pace: Pace, policy: Policy, most_tokens: int) -> Waiting:
+def read_request(start: wire.Start, backend: AnnouncedBackend, pace: Pace, policy: Policy, most_tokens: int) -> Waiting:
     """Tokenize a request; `most_tokens` is the most that prompt and answer may have together.
 
     Raises InvalidRequest or Unsupported for what this model cannot take, and what decoding a picture does.
@@ -64,14 +64,15 @@ def read_request(start: wire.Start, backend: Backend, pace: Pace, policy: Policy
     return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped, pictures)
 
 
-def _turns(start: wire.Start, backend: Backend, pace: Pace, most_tokens: int) -> list[Turn]:
+def _turns(start: wire.Start, backend: AnnouncedBackend, pace: Pace, most_tokens: int) -> list[Turn]:
     messages = start.body["messages"]
     if not backend.info.most_crops:
         return plain_turns(messages)
     from edged.engine.images.pictures import Sight, pictured_turns  # decoding is for engines that see
 
     sight = Sight(backend.info.most_crops, pace.seeing_tps, most_tokens, start.deadline_s)
-    return pictured_turns(messages, start.frames, sight)
+    with backend.busy_for(sight.limits.decode_s * (1 + len(start.frames))):
+        return pictured_turns(messages, start.frames, sight)
 
 
 def too_large(prompt: int, max_tokens: int | None, outcome: Reject) -> TooLarge:

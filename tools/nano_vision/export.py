@@ -192,7 +192,8 @@ def vision_graph(model: NanoVision, path: Path) -> None:
     placed = graph.node("Add", [projected, graph.weight("place", place)], "placed")
     minus = "minus_one"
     by_view = graph.node("Concat", [images, used, cells, width], "by_view", axis=0)
-    views = graph.node("Reshape", [placed, by_view], "views")
+    views = graph.node("Reshape", [placed, by_view], "placed_views")
+    views = graph.node("Add", [views, _changes(graph, model, features, images, used)], "views")
     small = graph.node("Slice", [views, zero, one, one], "small")
     small = graph.node("Add", [small, graph.weight("small_view", model.projector.small_view)], "small_marked")
     crops = graph.node("Slice", [views, one, used, one], "crops")
@@ -220,6 +221,18 @@ def vision_graph(model: NanoVision, path: Path) -> None:
         ],
         [helper.make_tensor_value_info("image_features", TensorProto.FLOAT, ["image_tokens", hidden])],
     )
+
+
+def _changes(graph: _Graph, model: NanoVision, features: str, images: str, used: str) -> str:
+    """What each cell has that it had not in the picture before: [n, squares + 1, 144, hidden]."""
+    channels = graph.weight("channels", [model.projector.cell.in_features])
+    shape = graph.node("Concat", [images, used, "cells", channels], "features_shape", axis=0)
+    here = graph.node("Reshape", [features, shape], "here")
+    first = graph.node("Slice", [here, "zero", "one", "zero"], "first_picture")
+    earlier = graph.node("Slice", [here, "zero", "minus_one", "zero"], "all_but_last")
+    before = graph.node("Concat", [first, earlier], "before", axis=0)
+    difference = graph.node("Sub", [here, before], "difference")
+    return graph.node("MatMul", [difference, graph.weight("change.weight", model.projector.change.weight.T)], "changes")
 
 
 def _encoder(graph: _Graph, model: NanoVision, x: str) -> str:

@@ -59,21 +59,25 @@ class Encoder(nn.Module):
 
 
 class Projector(nn.Module):
-    """Cell features to image tokens: a linear map, where the cell is, which view it is, line breaks, the separator."""
+    """Cell features to image tokens: a linear map of what is there and of what is other than in the picture before,
+    where the cell is, which view it is; line breaks, the separator."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.cell = nn.Linear(channels, hidden)
+        self.change = nn.Linear(channels, hidden, bias=False)
         self.place = nn.Parameter(torch.randn(CELLS, hidden) * 0.3)
         self.crop_view = nn.Parameter(torch.randn(hidden) * 0.3)
         self.small_view = nn.Parameter(torch.randn(hidden) * 0.3)
         self.line_break = nn.Parameter(torch.randn(hidden) * 0.5)
         self.separator = nn.Parameter(torch.randn(hidden) * 0.5)
 
-    def forward(self, features: Tensor) -> Tensor:
-        """features [B, 144, channels] -> tokens [B, 313, hidden], for a picture of one crop."""
+    def forward(self, features: Tensor, pictures: int) -> Tensor:
+        """features [B, 144, channels] -> tokens [B, 313, hidden], for pictures of one crop, `pictures` to each row."""
         batch = features.shape[0]
-        cells = self.cell(features) + self.place
+        rows = features.unflatten(0, (batch // pictures, pictures))
+        before = torch.cat((rows[:, :1], rows[:, :-1]), 1)  # the first has changed in nothing
+        cells = self.cell(features) + self.change((rows - before).flatten(0, 1)) + self.place
         views = [self._with_breaks(cells + view) for view in (self.crop_view, self.small_view)]
         return torch.cat((views[0], self.separator.expand(batch, 1, -1), views[1]), 1)
 
@@ -132,7 +136,7 @@ class NanoVision(nn.Module):
         a row's n-th picture.
         """
         features = self.encoder(pixels)
-        tokens = self.projector(features)
+        tokens = self.projector(features, len(pixels) // len(ids))
         x = self.model.embed_tokens(ids.clamp(min=0))
         is_image = ids < 0
         x = x.masked_scatter(is_image[..., None], tokens.reshape(-1, tokens.shape[-1]).to(x.dtype))

@@ -89,7 +89,9 @@ class Run:
         self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.embedding_lr, schedule.other_lr)
         self._peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
         torch._inductor.config.cpp.dynamic_threads = True
-        self.forward: Callable[..., tuple[Tensor, Tensor]] = torch.compile(self.model) if compiled else self.model
+        self.forward: Callable[..., tuple[Tensor, Tensor]] = (
+            torch.compile(self.model, dynamic=False) if compiled else self.model
+        )
         self.encoder_alone: Callable[[Tensor], Tensor] = (
             torch.compile(self.model.encoder) if compiled else self.model.encoder
         )

@@ -22,8 +22,8 @@ class Shape:
 class Schedule:
     """Warm-up, plateau, linear decay to zero. Int4 rounding is trained from the start of the decay."""
 
-    steps: int = 4600
-    decay_steps: int = 1600
+    steps: int = 3400
+    decay_steps: int = 1500
     warmup_steps: int = 60
     matrix_lr: float = 0.01
     embedding_lr: float = 0.01

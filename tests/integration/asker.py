@@ -23,10 +23,17 @@ class Answered:
 
 
 class Asker:
-    """`clients` threads that each ask for `tokens` tokens, streamed, again and again. `lost` says what went wrong."""
+    """`clients` threads that each ask for `tokens` tokens, streamed, again and again, with a pause in between.
 
-    def __init__(self, endpoint: str, *, clients: int = 2, tokens: int = 120) -> None:
-        self._endpoint, self._tokens = endpoint, tokens
+    `lost` says what went wrong.
+    """
+
+    def __init__(
+        self, endpoint: str, *, clients: int = 2, tokens: int = 120, pause_s: float = 0.0, system: str = ""
+    ) -> None:
+        self._endpoint, self._tokens, self._pause_s = endpoint, tokens, pause_s
+        self._turns = [{"role": "system", "content": system}] if system else []
+        self._turns.append({"role": "user", "content": "tell me about the lab"})
         self._stop = threading.Event()
         self.answered: list[Answered] = []
         self.lost: list[str] = []
@@ -47,15 +54,16 @@ class Asker:
             while not self._stop.is_set():
                 asked_s = time.monotonic()
                 try:
-                    stream = client.chat("tell me about the lab", stream=True, max_tokens=self._tokens)
+                    stream = client.chat(self._turns, stream=True, max_tokens=self._tokens)
                     next(stream)
                     first_s = time.monotonic()
                     answer = stream.result()
                 except (RequestError, ClientError) as problem:
                     self.lost.append(f"{type(problem).__name__}: {problem}")
-                    time.sleep(0.05)
+                    self._stop.wait(0.05 + self._pause_s)
                     continue
                 if answer.finish_reason != "length" or answer.usage.completion_tokens != self._tokens:
                     self.lost.append(f"{answer.finish_reason} after {answer.usage.completion_tokens} tokens")
                 tokens = answer.usage.completion_tokens
                 self.answered.append(Answered(asked_s, first_s, time.monotonic(), tokens))
+                self._stop.wait(self._pause_s)

@@ -1,4 +1,4 @@
-"""A device and its publisher: a daemon that serves nano as it shipped, and releases of nano that differ as told."""
+"""Devices with a daemon that serves nano as it shipped, and a publisher whose releases of nano differ as told."""
 
 from __future__ import annotations
 
@@ -45,38 +45,20 @@ def record(daemon: Daemon) -> tuple[Golden, ...]:
     return tuple(Golden(prompt=prompt, max_tokens=24, answer=text) for prompt, text in said)
 
 
-class Box:
-    """Owns its daemon; a context manager that ends it."""
+class FleetDevice:
+    """One box of a fleet. Owns its daemon; a context manager that ends it."""
 
-    def __init__(self, base: Path, golden: tuple[Golden, ...]) -> None:
-        self.base, self.golden = base, golden
-        self.publisher = Publisher(base / "fleet")
+    def __init__(self, base: Path, source: str, anchor: bytes, device_id: str = "device-1") -> None:
+        base.mkdir(exist_ok=True)
+        self.base = base
         self.state = base / "state"
         self.slots = Slots(self.state, "nano")
         self.running: Daemon | None = None
         self._client: Client | None = None
-        (base / "root.json").write_bytes(self.publisher.anchor)
+        (base / "root.json").write_bytes(anchor)
         (base / "update.toml").write_text(
-            f'source = "{self.publisher.folder}"\nroot_file = "{base}/root.json"\nreserve_bytes = 0\n'
+            f'source = "{source}"\nroot_file = "{base}/root.json"\nreserve_bytes = 0\ndevice_id = "{device_id}"\n'
         )
-
-    def publish(self, version: str, number: int, *, damaged: bool = False, **more: Any) -> None:
-        """A release with golden prompts that the model as shipped answers rightly."""
-        folder = variant(self.base, version, damaged=damaged)
-        self.publisher.release(folder, version, number, **{"golden": self.golden, **more})
-
-    def stage(self) -> None:
-        """The updater's part alone, as a run of the timer does it, whatever the hold switch says."""
-        device = Device(self.base, self.publisher, reserve_bytes=0)
-        held = hold.held(self.state / "update")
-        hold.release(self.state / "update")
-        assert device.update().phase == "staged"
-        if held:
-            hold.hold(self.state / "update", held)
-
-    def log(self) -> str:
-        assert self.running is not None
-        return self.running.log()
 
     def client(self, **settings: Any) -> Client:
         """(Re)starts the daemon with these settings and waits for its model."""
@@ -85,6 +67,10 @@ class Box:
         self.running = Daemon(Path("nano"), environment=known, state_dir=str(self.state), **(LENIENT | settings))
         self._client = Client(self.running.ready().endpoint, timeout_s=PATIENCE_S)
         return self._client
+
+    def log(self) -> str:
+        assert self.running is not None
+        return self.running.log()
 
     def stop(self) -> None:
         """The daemon drains and ends."""
@@ -105,3 +91,26 @@ class Box:
         if self.running is not None:
             print(f"---- daemon log\n{self.running.log()[-6000:]}")
             self.running.close()
+
+
+class Box(FleetDevice):
+    """A device and its publisher in one."""
+
+    def __init__(self, base: Path, golden: tuple[Golden, ...]) -> None:
+        self.golden = golden
+        self.publisher = Publisher(base / "fleet")
+        super().__init__(base, str(self.publisher.folder), self.publisher.anchor)
+
+    def publish(self, version: str, number: int, *, damaged: bool = False, **more: Any) -> None:
+        """A release with golden prompts that the model as shipped answers rightly."""
+        folder = variant(self.base, version, damaged=damaged)
+        self.publisher.release(folder, version, number, **{"golden": self.golden, **more})
+
+    def stage(self) -> None:
+        """The updater's part alone, as a run of the timer does it, whatever the hold switch says."""
+        device = Device(self.base, self.publisher, reserve_bytes=0)
+        held = hold.held(self.state / "update")
+        hold.release(self.state / "update")
+        assert device.update().phase == "staged"
+        if held:
+            hold.hold(self.state / "update", held)

@@ -51,6 +51,9 @@ class Settings(BaseSettings):
     max_clients: Count = 2048
     max_requests: Count = 1024
     max_requests_per_client: Count = 64
+    front_memory_bytes: Annotated[int, Field(ge=96 * 2**20, le=2**50)] = Field(
+        144 * 2**20, description="of the front process; above it connections are cut, the silent first"
+    )
     outbox_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 256 * 1024
     slow_consumer_s: Annotated[float, Field(gt=0, le=3600)] = 10.0
 

@@ -18,6 +18,7 @@ from edged import __version__, logs, systemd
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError
 from edged.hardware.budget import Reserve
+from edged.hardware.memory import process_rss
 from edged.protocol import engine as wire
 from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
@@ -28,6 +29,7 @@ from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.serving.gate import Gate
 from edged.serving.keyring import Keyring
+from edged.serving.memory_guard import MemoryGuard
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
 from edged.status import describe
@@ -86,6 +88,7 @@ class _Daemon:
         for task in (feeding, telling):
             task.cancel()
         await self._engines.stop()
+        self._guard.close()
         self._router.door.close()
         self._context.term()
         log.info("edged stopped")
@@ -102,6 +105,12 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
+        self._guard = MemoryGuard(
+            self._router.door,
+            self._settings.front_memory_bytes,
+            _own_rss_bytes,
+            lambda client: bool(self._router.streams.of(client)),
+        )
         for endpoint in filter(None, (self._endpoint, self._settings.tcp_endpoint)):
             self._router.door.open(endpoint, self._keyring if endpoint.startswith("tcp:") else None)
         self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
@@ -227,6 +236,11 @@ class _Daemon:
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._engines.changed.wait(), LONGEST_LOAD_NOTICE_S)
+
+
+def _own_rss_bytes() -> int:
+    found = process_rss()
+    return found.rss_bytes if found is not None else 0
 
 
 def _listens_on_tcp(settings: Settings) -> bool:

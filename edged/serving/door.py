@@ -36,6 +36,7 @@ SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
 FLUSH_S = 0.01  # how soon a client that did not take a message is tried again, at first…
 MAX_FLUSH_S = 0.16  # …and after it took nothing many times
 DOMAIN = b"edged"  # of ZAP: who may come in by a key is asked there
+MAX_ENVELOPE = 3  # routing id, correlation and delimiter
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
 
@@ -74,10 +75,12 @@ class Door:
         on_request: Handler,
         on_gone: Callable[[Client], None],
         on_slow: Callable[[Client, Envelope], None],
+        on_accept: Callable[[], None] = lambda: None,
         server_key: ServerKey | None = None,
     ) -> None:
         self.limits = limits
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
+        self._on_accept = on_accept
         self._socket = context.socket(zmq.ROUTER)
         for option, value in {
             zmq.ROUTER_MANDATORY: 1,
@@ -108,11 +111,12 @@ class Door:
     def open(self, endpoint: str) -> None:
         """Bind and begin to read. Raises zmq.ZMQError when the endpoint cannot be bound."""
         self._endpoint = endpoint
+        self._spare_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
         self._socket.bind(endpoint)
         path = socket_path(endpoint)
         if path is not None:
             os.chmod(path, SOCKET_MODE)
-        self._pump = Pump(self._socket, self._receive)
+        self._pump = Pump(self._socket, self._receive, MAX_ENVELOPE + 1 + self.limits.max_frames)
         self._monitor_pump = Pump(self._monitor, self._watch)
 
     def close(self) -> None:
@@ -152,6 +156,20 @@ class Door:
             if not within:
                 self._slow(client, envelope)
         self._pump.kick()
+
+    def cut_silent(self) -> int:
+        """Cut every connection that has not sent one whole message; how many."""
+        silent = [fd for fd in self._open if fd not in self._by_fd]
+        for fd in silent:
+            self._hang_up(fd)
+        return len(silent)
+
+    def cut_clients(self, spare: Callable[[Client], bool]) -> int:
+        """Cut every client but those to spare; how many."""
+        unlucky = [client for client in self._by_fd.values() if not spare(client)]
+        for client in unlucky:
+            self._hang_up(client.fd)
+        return len(unlucky)
 
     def hang_up_keys(self, names: set[str]) -> None:
         """Cut the connections of these keys: they were taken away."""
@@ -236,6 +254,7 @@ class Door:
         if event == zmq.EVENT_ACCEPTED:
             self._open.pop(fd, None)
             self._open[fd] = None
+            self._on_accept()
             if len(self._open) > self._most_connections():
                 self._cut_one_too_many(self._least_needed(fd))
         else:
@@ -257,8 +276,11 @@ class Door:
         self._on_gone(client)
 
     def _most_connections(self) -> int:
-        """Room beyond `max_clients` for those that are told `busy`, and for the silent."""
-        return min(2 * self.limits.max_clients + 64, resource.getrlimit(resource.RLIMIT_NOFILE)[0] // 2)
+        """Room beyond `max_clients` for those that are told `busy`, and for the silent.
+
+        Far below the descriptors there are: libzmq takes connections while this process looks elsewhere.
+        """
+        return max(1, min(2 * self.limits.max_clients + 64, self._spare_fds // 4))
 
     def _least_needed(self, newest: int) -> int:
         """The oldest connection that has not asked anything yet, else the newest.

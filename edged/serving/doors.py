@@ -33,6 +33,7 @@ class Doors:
         self._context, self._limits = context, limits
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
         self._doors: list[Door] = []
+        self.on_accept: Callable[[], None] = lambda: None  # somebody has connected
         self._zap: Zap | None = None
 
     def open(self, endpoint: str, keyring: Keyring | None = None) -> None:
@@ -47,6 +48,7 @@ class Doors:
             on_request=self._on_request,
             on_gone=self._on_gone,
             on_slow=self._on_slow,
+            on_accept=lambda: self.on_accept(),
             server_key=keyring.server if keyring is not None else None,
         )
         try:
@@ -83,6 +85,14 @@ class Doors:
     @property
     def blocked_clients(self) -> int:
         return sum(door.blocked_clients for door in self._doors)
+
+    def cut_silent(self) -> int:
+        """Cut every connection that has not sent one whole message; how many."""
+        return sum(door.cut_silent() for door in self._doors)
+
+    def cut_clients(self, spare: Callable[[Client], bool]) -> int:
+        """Cut every client but those to spare; how many."""
+        return sum(door.cut_clients(spare) for door in self._doors)
 
     def _cut(self, revoked: set[str]) -> None:
         for door in self._doors:

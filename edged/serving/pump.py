@@ -7,16 +7,27 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
-BURST = 64  # messages taken before other work of the loop gets its turn
+BURST = 64  # messages taken before other work of the loop gets its turn…
+BURST_FRAMES = 4096  # …or as many frames, of a message that has more than it may
 SAFETY_S = 0.25  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
 
 
 class Pump:
-    """Owns the reading side of `socket`. `kick` must be called after sending on it: sending can eat the fd's edge."""
+    """Owns the reading side of `socket`. `kick` must be called after sending on it: sending can eat the fd's edge.
 
-    def __init__(self, socket: zmq.Socket[bytes], on_message: Callable[[Sequence[zmq.Frame]], None]) -> None:
+    Of a message with more than `most_frames` the first ones are given on, one too many; the rest is dropped.
+    """
+
+    def __init__(
+        self,
+        socket: zmq.Socket[bytes],
+        on_message: Callable[[Sequence[zmq.Frame]], None],
+        most_frames: int = 64,
+    ) -> None:
         self._socket = socket
         self._on_message = on_message
+        self._most_frames = most_frames
+        self._frames: list[zmq.Frame] = []  # of a message whose reading was interrupted
         self._loop = asyncio.get_running_loop()
         self._fd = int(socket.getsockopt(zmq.FD))
         self._scheduled = False
@@ -58,9 +69,17 @@ class Pump:
     def _take_one(self) -> bool:
         if self._closed:
             return False
-        try:
-            frames = self._socket.recv_multipart(zmq.NOBLOCK, copy=False)
-        except zmq.Again:
-            return False
-        self._on_message(frames)
-        return True
+        frames = self._frames
+        for _ in range(BURST_FRAMES):
+            try:
+                frame = self._socket.recv(zmq.NOBLOCK, copy=False)
+            except zmq.Again:
+                return False
+            if len(frames) <= self._most_frames:
+                frames.append(frame)
+            if not frame.more:
+                self._frames = []
+                self._on_message(frames)
+                return True
+        self.kick()  # its rest in the next turn
+        return False

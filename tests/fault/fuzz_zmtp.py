@@ -31,7 +31,7 @@ FRAMES = [
 
 def mutant(chance: random.Random) -> tuple[list[bytes], int]:
     """What one connection sends, in pieces, and how many mutants are among them."""
-    parts = [GREETING, _ready()] + [chance.choice(FRAMES) for _ in range(chance.randrange(24))]
+    parts = [GREETING, ready()] + [chance.choice(FRAMES) for _ in range(chance.randrange(24))]
     spoiled = 0
     first = chance.choice((0, 1, 2, 2, 2, 2))  # mostly past the handshake, where the parser is
     for at in range(first, len(parts)):
@@ -41,7 +41,8 @@ def mutant(chance: random.Random) -> tuple[list[bytes], int]:
     return parts, max(1, spoiled)
 
 
-def _ready() -> bytes:
+def ready() -> bytes:
+    """The READY command of a DEALER."""
     body = b"\x05READY" + b"\x0bSocket-Type" + (6).to_bytes(4, "big") + b"DEALER"
     return bytes([4, len(body)]) + body
 

@@ -12,7 +12,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -44,6 +44,7 @@ class Daemon:
         *,
         directory: Path | None = None,
         environment: dict[str, str] | None = None,
+        under: Sequence[str] = (),
         **settings: Any,
     ) -> None:
         self._own_directory = directory is None
@@ -65,7 +66,7 @@ class Daemon:
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}
         with self.log_path.open("wb") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "edged", "serve", "--config", str(self.directory / "edged.toml")],
+                [*under, sys.executable, "-m", "edged", "serve", "--config", str(self.directory / "edged.toml")],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -219,3 +219,13 @@ def test_a_model_folder_that_cannot_be_loaded(tmp_path: Path, how: str, named: s
             shutil.rmtree(folder)
             shutil.copytree(nano_folder(), folder)
             daemon.ready()  # the daemon tries again by itself
+
+
+def test_a_message_of_very_many_frames_is_refused_and_holds_nobody_up(served: Daemon, peer: Peer) -> None:
+    with Peer(served.endpoint, SNDHWM=0) as giant:
+        giant.send_frames(*([msgpack.packb({"v": 1, "id": 1, "op": "ping"})] + [b""] * 100_000))
+        assert peer.ask("ping")["ev"] == "result"
+        refused = giant.receive()
+        assert (refused["ev"], refused["code"]) == ("error", "invalid_request")
+        assert "at most 16" in refused["message"]
+        assert giant.ask("ping")["ev"] == "result"

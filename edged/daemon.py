@@ -111,8 +111,9 @@ class _Daemon:
             _own_rss_bytes,
             lambda client: bool(self._router.streams.of(client)),
         )
-        for endpoint in filter(None, (self._endpoint, self._settings.tcp_endpoint)):
-            self._router.door.open(endpoint, self._keyring if endpoint.startswith("tcp:") else None)
+        self._router.door.open(self._endpoint, self._keyring if self._endpoint.startswith("tcp:") else None)
+        if self._settings.tcp_endpoint:
+            self._router.door.open(self._settings.tcp_endpoint, self._keyring, _tcp_socket())
         self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
         self._keepers = self._keep()
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
@@ -236,6 +237,16 @@ class _Daemon:
             )
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._engines.changed.wait(), LONGEST_LOAD_NOTICE_S)
+
+
+def _tcp_socket() -> int | None:
+    """What systemd listens on for the service, which has no network of its own. Raises ConfigError when it does not."""
+    listening = systemd.listening_socket()
+    if listening is None and os.environ.get("RUNTIME_DIRECTORY"):
+        raise ConfigError(
+            "tcp_endpoint: systemd does not listen there yet; put its socket in place: sudo edged install"
+        )
+    return listening
 
 
 def _own_rss_bytes() -> int:

@@ -8,6 +8,8 @@ import socket
 from collections.abc import Mapping
 from typing import Any
 
+FIRST_FD = 3
+
 
 def notify(*states: str) -> bool:
     """Send e.g. "READY=1", "STATUS=serving". False when no service manager listens."""
@@ -19,6 +21,15 @@ def notify(*states: str) -> bool:
         out.sendall("\n".join(states).encode())
         return True
     return False
+
+
+def listening_socket() -> int | None:
+    """The descriptor of the one socket that the service manager listens on for us (sd_listen_fds(3)), if it does."""
+    if os.environ.get("LISTEN_PID") != str(os.getpid()) or os.environ.get("LISTEN_FDS") != "1":
+        return None
+    os.set_inheritable(FIRST_FD, False)
+    os.set_blocking(FIRST_FD, False)
+    return FIRST_FD
 
 
 def watchdog_interval_s() -> float | None:

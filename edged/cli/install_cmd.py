@@ -35,27 +35,32 @@ def install(
     """Install edged as a systemd service of this machine. May run again: what is in place already is left alone."""
     from edged.service import commands
     from edged.service.apply import apply
-    from edged.service.plan import plan_install
-    from edged.service.units import PACKAGED_PROGRAM
+    from edged.service.plan import UNIT_FOLDER, plan_install
+    from edged.service.units import PACKAGED_PROGRAM, TCP_SOCKET
 
     packaged = _packaged(root)
     own = not packaged and root == Path("/")
     program = str(_own_program()) if own else PACKAGED_PROGRAM
-    plan = plan_install(program, _devices() if devices else (), packaged=packaged)
+    tcp_endpoint = _tcp_endpoint(root)
+    plan = plan_install(program, _devices() if devices else (), packaged=packaged, tcp_endpoint=tcp_endpoint)
+    tcp_goes = UNIT_FOLDER / TCP_SOCKET in plan.remove and (root / f"etc/systemd/system/{TCP_SOCKET}").exists()
     if dry_run:
         for file in plan.write:
             typer.echo(f"--- {file.path}{'  (kept if it is there)' if file.keep else ''}\n{file.text}")
-        _say(commands.after_install(packaged=packaged, changed=True, start=start))
+        _say(commands.before_install(tcp_goes=tcp_goes))
+        _say(commands.after_install(packaged=packaged, changed=True, start=start, tcp=bool(tcp_endpoint)))
         return
     _need_root(root, "install")
     if own:
         _check_visible(_own_program())
+    if root == Path("/"):
+        _run(commands.before_install(tcp_goes=tcp_goes))
     done = apply(plan, root)
     for what, path in done:
         typer.echo(f"{what:9} {path}")
     changed = any(what in ("wrote", "removed") for what, _ in done)
     if root == Path("/"):
-        _run(commands.after_install(packaged=packaged, changed=changed, start=start))
+        _run(commands.after_install(packaged=packaged, changed=changed, start=start, tcp=bool(tcp_endpoint)))
         typer.echo("Let a user in:  sudo usermod -aG edged-clients USER   (then log in again). Check:  edged doctor")
 
 
@@ -66,12 +71,14 @@ def uninstall(
     """Stop the service and remove its files. Models, state and settings stay unless --purge is given."""
     from edged.service import commands
     from edged.service.apply import remove
+    from edged.service.units import TCP_SOCKET
 
     packaged = _packaged(root)
     _need_root(root, "uninstall")
     live = root == Path("/")
-    if live and (root / "etc/systemd/system/edged.service").exists():
-        _run(commands.before_removal(packaged=packaged))
+    units = root / "etc/systemd/system"
+    if live and ((units / "edged.service").exists() or (units / TCP_SOCKET).exists()):
+        _run(commands.before_removal(packaged=packaged, tcp=(units / TCP_SOCKET).exists()))
     done = remove(root, purge=purge and not packaged)
     for what, path in done:
         typer.echo(f"{what:9} {path}")
@@ -81,6 +88,14 @@ def uninstall(
         typer.echo(f"The rest belongs to the Debian package: sudo apt {'purge' if purge else 'remove'} edged")
     elif not done:
         typer.echo("nothing was installed")
+
+
+def _tcp_endpoint(root: Path) -> str:
+    """As the settings of that machine have it."""
+    from edged.config import load
+
+    file = root / "etc/edged/edged.toml"
+    return load(file=file)[0].tcp_endpoint if file.exists() else ""
 
 
 def _own_program() -> Path:

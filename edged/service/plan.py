@@ -5,7 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import PurePosixPath
 
-from edged.service.units import DEVICES_DROP_IN, SERVICE, UPDATE_UNITS, DeviceFacts, devices_drop_in, shipped
+from edged.service.units import (
+    DEVICES_DROP_IN,
+    SERVICE,
+    TCP_SOCKET,
+    UPDATE_UNITS,
+    DeviceFacts,
+    devices_drop_in,
+    shipped,
+    tcp_socket,
+)
 
 UNIT_FOLDER = PurePosixPath("/etc/systemd/system")
 DROP_IN_FOLDER = UNIT_FOLDER / f"{SERVICE}.d"
@@ -39,13 +48,15 @@ def unit_files() -> tuple[PurePosixPath, ...]:
         PurePosixPath("/etc/sysusers.d/edged.conf"),
         PurePosixPath("/etc/tmpfiles.d/edged.conf"),
         DROP_IN_FOLDER / DEVICES_DROP_IN,
+        UNIT_FOLDER / TCP_SOCKET,
     )
 
 
-def plan_install(program: str, devices: tuple[DeviceFacts, ...], *, packaged: bool) -> Plan:
-    """The files for this machine. `packaged`: the Debian package brought the units, so only the drop-in is ours.
+def plan_install(program: str, devices: tuple[DeviceFacts, ...], *, packaged: bool, tcp_endpoint: str = "") -> Plan:
+    """The files for this machine. `packaged`: the Debian package brought the units, so only what depends on the box is
+    ours: the drop-in for devices and the socket for TCP.
 
-    Raises OwnerError for a program path that a unit file cannot hold.
+    Raises OwnerError for a program path or an endpoint that a unit file cannot hold.
     """
     files: list[PlannedFile] = []
     if not packaged:
@@ -58,5 +69,8 @@ def plan_install(program: str, devices: tuple[DeviceFacts, ...], *, packaged: bo
     drop_in = devices_drop_in(devices)
     if drop_in is not None:
         files.append(PlannedFile(DROP_IN_FOLDER / DEVICES_DROP_IN, drop_in))
+    socket = tcp_socket(tcp_endpoint)
+    if socket is not None:
+        files.append(PlannedFile(UNIT_FOLDER / TCP_SOCKET, socket))
     written = {file.path for file in files}
     return Plan(tuple(files), tuple(path for path in unit_files() if path not in written))

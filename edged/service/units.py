@@ -5,6 +5,7 @@ Pure: facts are passed in, text comes out. Nothing is read but the shipped files
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,6 +15,7 @@ PACKAGED_PROGRAM = "/opt/edged/bin/edged"
 """Where the shipped units and the Debian package have it."""
 
 SERVICE = "edged.service"
+TCP_SOCKET = "edged-tcp.socket"
 UPDATE_UNITS = ("edged-update.service", "edged-update.path", "edged-update.timer")
 DEVICES_DROP_IN = "50-devices.conf"
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -53,6 +55,35 @@ def shipped(name: str, program: str = PACKAGED_PROGRAM) -> str:
     if not program.startswith("/") or any(sign.isspace() or sign in "\"'\\%$;" for sign in program):
         raise OwnerError(f"{program}: a unit file cannot name this path; install edged where it has plain characters")
     return (shipped_folder() / name).read_text(encoding="utf-8").replace(PACKAGED_PROGRAM, program)
+
+
+def tcp_socket(endpoint: str) -> str | None:
+    """The unit by which systemd listens on TCP for the service, so that the service itself needs no network.
+
+    `endpoint`: the setting `tcp_endpoint`; None when it is empty. Raises OwnerError for one that systemd cannot hold.
+    """
+    if not endpoint:
+        return None
+    found = re.fullmatch(r"tcp://(\*|[0-9.]+|\[[0-9A-Fa-f:.]+\]):([0-9]{1,5})", endpoint)
+    if found is None:
+        raise OwnerError(f"tcp_endpoint: {endpoint!r} is not of the form tcp://ADDRESS:PORT; * is every address")
+    address, port = found.groups()
+    lines = [
+        "# Made by `edged install` from tcp_endpoint of the settings; made anew by each `edged install`.",
+        "[Unit]",
+        "Description=edged over TCP, for clients with a key",
+        "Documentation=file:///usr/share/doc/edged/operations.md",
+        "",
+        "[Socket]",
+        f"ListenStream={port if address == '*' else f'{address}:{port}'}",
+        f"Service={SERVICE}",
+        "Backlog=1024",
+        "FreeBind=yes",
+        "",
+        "[Install]",
+        "WantedBy=sockets.target",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def devices_drop_in(devices: tuple[DeviceFacts, ...]) -> str | None:

@@ -108,8 +108,13 @@ class Door:
         self.requests_not_taken = 0
         self._endpoint = ""
 
-    def open(self, endpoint: str) -> None:
-        """Bind and begin to read. Raises zmq.ZMQError when the endpoint cannot be bound."""
+    def open(self, endpoint: str, listening: int | None = None) -> None:
+        """Bind and begin to read. `listening`: a socket that listens there already, whose descriptor becomes ours.
+
+        Raises zmq.ZMQError when the endpoint cannot be bound.
+        """
+        if listening is not None:
+            self._socket.setsockopt(zmq.USE_FD, listening)
         self._endpoint = endpoint
         self._spare_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
         self._socket.bind(endpoint)

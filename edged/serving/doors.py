@@ -36,8 +36,11 @@ class Doors:
         self.on_accept: Callable[[], None] = lambda: None  # somebody has connected
         self._zap: Zap | None = None
 
-    def open(self, endpoint: str, keyring: Keyring | None = None) -> None:
-        """Listen at one more endpoint. Raises ConfigError when that cannot be, or a network endpoint has no keys."""
+    def open(self, endpoint: str, keyring: Keyring | None = None, listening: int | None = None) -> None:
+        """Listen at one more endpoint, or take over what listens there already.
+
+        Raises ConfigError when that cannot be, or a network endpoint has no keys.
+        """
         if not endpoint.startswith(("ipc://", "inproc://")) and keyring is None:
             raise ConfigError(f"endpoint {endpoint}: over a network only with keys; make one: edged keys new NAME")
         if keyring is not None and self._zap is None:
@@ -52,7 +55,7 @@ class Doors:
             server_key=keyring.server if keyring is not None else None,
         )
         try:
-            door.open(endpoint)
+            door.open(endpoint, listening)
         except zmq.ZMQError as error:
             raise ConfigError(f"endpoint {endpoint}: cannot listen there: {error}") from error
         self._doors.append(door)

@@ -45,6 +45,7 @@ class Daemon:
         directory: Path | None = None,
         environment: dict[str, str] | None = None,
         under: Sequence[str] = (),
+        inherited: Sequence[int] = (),
         **settings: Any,
     ) -> None:
         self._own_directory = directory is None
@@ -70,6 +71,7 @@ class Daemon:
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
+                pass_fds=inherited,
                 cwd=ROOT,
                 env=kept | {"HOME": str(self.directory), "ORT_DISABLE_TELEMETRY": "1"} | (environment or {}),
             )

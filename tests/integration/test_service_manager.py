@@ -6,13 +6,16 @@ import contextlib
 import os
 import signal
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.integration.raw import Daemon, beat_of, children, running, until
+from edged.client import Client
+from tests.integration.raw import ROOT, Daemon, beat_of, children, running, until
 
 
 class Manager:
@@ -88,3 +91,27 @@ def test_an_engine_that_hangs_while_it_loads_is_killed_within_the_announced_time
         assert "not loaded within load_timeout_s = 1 s" in daemon.log()
         daemon.until(lambda: manager.heard("READY=1"), "READY all the same")
         until(lambda: daemon.model()["restarts"] == 1, "the restart to be counted")
+
+
+def test_a_socket_that_systemd_listens_on_is_taken_over(tmp_path: Path) -> None:
+    """As systemd hands it over: descriptor 3, and words in the environment, which name the process."""
+    state = str(tmp_path / "state")
+    made = [sys.executable, "-m", "edged", "keys", "new", "lab", "--out", str(tmp_path / "lab.key")]
+    subprocess.run(made, check=True, env=os.environ | {"EDGED_STATE_DIR": state, "EDGED_CONFIG": "/nowhere"}, cwd=ROOT)
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+        handing = f"import os, sys; os.dup2({listening.fileno()}, 3); os.environ['LISTEN_PID'] = str(os.getpid()); " + (
+            "os.environ['LISTEN_FDS'] = '1'; os.execv(sys.argv[1], sys.argv[1:])"
+        )
+        os.set_inheritable(listening.fileno(), True)
+        with Daemon(
+            under=[sys.executable, "-c", handing],
+            inherited=[listening.fileno()],
+            state_dir=state,
+            tcp_endpoint="tcp://192.0.2.1:5577",  # an address this box does not have: it cannot be bound here
+        ) as daemon:
+            daemon.ready()
+            listening.close()
+            with Client(f"tcp://127.0.0.1:{port}", key=tmp_path / "lab.key") as client:
+                assert client.chat("hello", max_tokens=2).text
+            assert daemon.terminate() == 0

@@ -137,6 +137,33 @@ def tells_its_health(box: Box) -> str:
     return f"doctor: {len(report['checks'])} checks, none failed; the bundle has the log and no prompt"
 
 
+def serves_tcp_to_who_has_a_key(box: Box) -> str:
+    """Systemd listens and hands the socket over; the service gets no network by it."""
+    tcp = ("-e", "tcp://127.0.0.1:5577")
+    _configure(box, 'tcp_endpoint = "tcp://127.0.0.1:5577"\n')
+    box.machine.run("edged", "keys", "new", "lab", "--out", "/tmp/lab.key")
+    box.machine.run("chown", "bob", "/tmp/lab.key")
+    box.machine.run("edged", "install")
+    box.until("ready with a socket for TCP", box.ready)
+    box.machine.run("edged", "--key", "/tmp/lab.key", "ask", *tcp, "--max-tokens", "4", "hello", user="bob")
+    refused, why = box.machine.call("edged", "ask", *tcp, "hello", user="ada")
+    assert refused == 3, why
+    assert "a key is needed" in why, why
+    interfaces = box.machine.run("nsenter", "-t", str(box.front()), "-n", "cat", "/proc/net/tcp").splitlines()[1:]
+    assert not interfaces, interfaces
+    box.machine.run("edged", "keys", "revoke", "lab")
+    refused, why = box.machine.call("edged", "--key", "/tmp/lab.key", "ping", *tcp, user="bob")
+    assert refused == 3, why
+    assert "does not know this key" in why, why
+    box.machine.run("rm", "/tmp/lab.key")
+    _configure(box, "")
+    box.machine.run("edged", "install")
+    box.until("ready without", box.ready)
+    assert box.machine.call("systemctl", "is-active", "edged-tcp.socket")[0] != 0
+    assert not (box.machine.root / "etc/systemd/system/edged-tcp.socket").exists()
+    return "an answer with a key, none without, none after it was revoked; no network in the service"
+
+
 def replaces_a_killed_engine(box: Box) -> str:
     front, engine = box.front(), box.engine()
     box.kill(engine, "KILL")
@@ -344,6 +371,7 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     answers_its_clients_and_nobody_else,
     has_no_network_and_no_rights,
     tells_its_health,
+    serves_tcp_to_who_has_a_key,
     replaces_a_killed_engine,
     restarts_a_killed_front,
     replaces_a_stopped_engine,

@@ -53,6 +53,15 @@ def test_a_device_that_was_taken_out_loses_its_drop_in(tmp_path: Path) -> None:
     assert not (tmp_path / DROP_IN_FOLDER.relative_to("/")).exists()
 
 
+def test_a_socket_for_tcp_comes_and_goes_with_its_setting(tmp_path: Path) -> None:
+    plan = plan_install(PROGRAM, (), packaged=True, tcp_endpoint="tcp://*:5577")
+    assert [file.path.name for file in plan.write] == ["edged-tcp.socket"]
+    assert "ListenStream=5577\n" in plan.write[0].text
+    apply(plan, tmp_path)
+    done = apply(plan_install(PROGRAM, (), packaged=True), tmp_path)
+    assert [path.name for what, path in done if what == "removed"] == ["edged-tcp.socket"]
+
+
 def test_beside_the_package_only_the_drop_in_is_written() -> None:
     assert [file.path for file in plan_install(PROGRAM, GPU, packaged=True).write] == [DROP_IN_FOLDER / DEVICES_DROP_IN]
     assert plan_install(PROGRAM, (), packaged=True).write == ()

@@ -21,6 +21,15 @@ def test_an_unchanged_service_is_not_interrupted() -> None:
     assert ("systemctl", "restart", "edged.service") not in after_install(packaged=False, changed=False, start=True)
 
 
+def test_the_service_starts_after_the_socket_that_is_handed_to_it() -> None:
+    names = [" ".join(command) for command in after_install(packaged=True, changed=True, start=True, tcp=True)]
+    order = ["systemctl stop edged.service", "systemctl restart edged-tcp.socket", "systemctl restart edged.service"]
+    assert [name for name in names if name in order] == order
+    unchanged = after_install(packaged=True, changed=False, start=True, tcp=True)
+    assert not any(word in ("stop", "restart") for command in unchanged for word in command)
+    assert before_removal(packaged=True, tcp=True) == [("systemctl", "disable", "--now", "edged-tcp.socket")]
+
+
 def test_nothing_is_started_when_not_wanted() -> None:
     commands = after_install(packaged=False, changed=True, start=False)
     assert not any(word in ("enable", "start", "restart") for command in commands for word in command)

@@ -10,7 +10,15 @@ from pathlib import Path
 import pytest
 
 from edged.errors import OwnerError
-from edged.service.units import SERVICE, UPDATE_UNITS, DeviceFacts, devices_drop_in, shipped
+from edged.service.units import (
+    SERVICE,
+    TCP_SOCKET,
+    UPDATE_UNITS,
+    DeviceFacts,
+    devices_drop_in,
+    shipped,
+    tcp_socket,
+)
 
 ANALYZE = shutil.which("systemd-analyze")
 needs_systemd = pytest.mark.skipif(ANALYZE is None, reason="systemd-analyze is not here (Debian: apt install systemd)")
@@ -23,6 +31,7 @@ def _place(folder: Path, drop_in: str | None = None) -> Path:
     """All units with a program that exists here, as they would lie in /etc/systemd/system."""
     for name in (SERVICE, *UPDATE_UNITS):
         (folder / name).write_text(shipped(name, "/bin/true"))
+    (folder / TCP_SOCKET).write_text(tcp_socket("tcp://0.0.0.0:5577") or "")
     if drop_in is not None:
         (folder / f"{SERVICE}.d").mkdir()
         (folder / f"{SERVICE}.d/50.conf").write_text(drop_in)
@@ -44,7 +53,7 @@ def _exposure(folder: Path, unit: str) -> float:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [SERVICE, *UPDATE_UNITS])
+@pytest.mark.parametrize("unit", [SERVICE, TCP_SOCKET, *UPDATE_UNITS])
 def test_systemd_has_nothing_to_say_against_a_unit(unit: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(ANALYZE), "verify", "--recursive-errors=yes", str(_place(tmp_path) / unit)],
@@ -106,3 +115,18 @@ def test_only_found_devices_are_let_in() -> None:
 def test_no_device_means_no_drop_in() -> None:
     assert devices_drop_in(()) is None
     assert devices_drop_in((DeviceFacts("Hailo-8 family", (), ()),)) is None
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "listens"),
+    [("tcp://*:5577", "5577"), ("tcp://192.168.7.1:99", "192.168.7.1:99"), ("tcp://[::1]:5577", "[::1]:5577")],
+)
+def test_a_tcp_endpoint_becomes_a_socket_of_systemd(endpoint: str, listens: str) -> None:
+    assert f"ListenStream={listens}\n" in (tcp_socket(endpoint) or "")
+    assert tcp_socket("") is None
+
+
+@pytest.mark.parametrize("endpoint", ["tcp://eth0:5577", "ipc:///x", "tcp://1.2.3.4:5577\nExecStartPre=/bin/x", "5577"])
+def test_an_endpoint_that_a_unit_cannot_hold_is_refused(endpoint: str) -> None:
+    with pytest.raises(OwnerError, match="tcp_endpoint"):
+        tcp_socket(endpoint)

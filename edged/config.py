@@ -83,6 +83,9 @@ class Settings(BaseSettings):
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 10
     load_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0
     ignore_eos: bool = Field(False, description="go on after the model's end of text; for measuring only")
+    max_image_pixels: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(16 * 2**20, description="of one image")
+    max_image_bytes: Bytes = Field(144 * 2**20, description="memory that decoding one image may take")
+    image_decode_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     hang_factor: Annotated[float, Field(ge=1, le=100)] = 3.0
     hang_floor_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
 

@@ -51,14 +51,11 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     if not manifest.has_chat_template:
         raise ModelError(folder, "chat_template.jinja", "missing; the model's chat format is not known without it")
     context = min(manifest.max_tokens, options.max_context or manifest.max_tokens)
-    memory = EngineMemory(
-        MemoryPolicy(options.kv_memory_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction),
-        Neighbours(SharedLedger(options.ledger_fd) if options.ledger_fd >= 0 else None, options.ledger_row),
-    )
+    memory = make_memory(options, options.kv_memory_bytes)
     memory.check_room(manifest, _others(folder, Path(options.state_dir)))
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
-    selection = _select(options, folder, tell)
+    selection = select(options, folder, tell)
     native = _open(manifest, options.name, context, selection)
     if options.ignore_eos:
         native.info = replace(native.info, eos_token_ids=frozenset())
@@ -96,7 +93,16 @@ def _others(folder: Path, state: Path) -> list[ModelManifest]:
     return found
 
 
-def _select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -> Selection:
+def make_memory(options: EngineOptions, ceiling_bytes: int = 0) -> EngineMemory:
+    """This engine's budget, beside what the other engines of the box have promised; 0 means no ceiling."""
+    return EngineMemory(
+        MemoryPolicy(ceiling_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction),
+        Neighbours(SharedLedger(options.ledger_fd) if options.ledger_fd >= 0 else None, options.ledger_row),
+    )
+
+
+def select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -> Selection:
+    """The provider to load this model on, and its settings. Raises ModelError when nothing usable is left."""
     tell("choosing the execution provider")
     try:
         selection = choose(folder, options.provider, Path(options.state_dir), strict=options.strict_provider)

@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 from edged.engine.neighbours import Neighbours, anonymous_bytes
 from edged.errors import ModelError
@@ -13,13 +14,25 @@ from edged.hardware.budget import DevicePool, MemoryBudget, Reserve, Weights, kv
 from edged.hardware.memory import MemoryReading, process_rss, read_memory
 from edged.hardware.nvidia import read_card_memory
 from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_level, read_pressure
-from edged.store.manifest import ModelManifest
 
 REFRESH_S = 1.0
 CARD_REFRESH_S = 10.0  # reading a card starts a process
 LOAD_PATIENCE_S = 5.0  # for the books, while others book
 LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
 MIB = 2**20
+
+
+class Weighed(Protocol):
+    """A model before it is loaded: bytes of its files, of packed int4 weights among them, and of KV for a token."""
+
+    @property
+    def folder(self) -> Path: ...
+    @property
+    def weights_bytes(self) -> int: ...
+    @property
+    def packed_bytes(self) -> int: ...
+    @property
+    def kv_bytes_per_token(self) -> int: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +68,7 @@ class EngineMemory:
         self.kv_held: Callable[[], int] = lambda: 0
         self.pressure = PressureLevel.NONE
 
-    def shortage(self, manifest: ModelManifest) -> tuple[int, MemoryBudget]:
+    def shortage(self, manifest: Weighed) -> tuple[int, MemoryBudget]:
         """Bytes missing for weights and the smallest context (0: it fits), and the sum that says so.
 
         KV that other models hold now may come back: for it requests wait, it is no reason not to load.
@@ -67,7 +80,7 @@ class EngineMemory:
         least_bytes = manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS
         return budget.missing_bytes or max(0, least_bytes - budget.kv_bytes - self.neighbours.kv_bytes()), budget
 
-    def check_room(self, manifest: ModelManifest, others: Sequence[ModelManifest] = ()) -> None:
+    def check_room(self, manifest: Weighed, others: Sequence[Weighed] = ()) -> None:
         """Raises ModelError with the numbers, and which of `others` would fit, when this model does not fit now.
 
         When it fits, its memory is promised before another engine can count on it.
@@ -83,12 +96,13 @@ class EngineMemory:
                 return
         terms = ", ".join(f"{term.name} {term.signed_bytes / MIB:+.0f} MiB" for term in budget.terms)
         smaller = [other.folder.name for other in others if not self.shortage(other)[0]]
+        context = f" and {LEAST_CONTEXT_TOKENS} tokens of context" if manifest.kv_bytes_per_token else ""
         advice = f"use {' or '.join(smaller)}, which would fit" if smaller else "use a smaller model"
         raise ModelError(
             manifest.folder,
             "",
-            f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights and "
-            f"{LEAST_CONTEXT_TOKENS} tokens of context ({terms}); free memory, lower the reserve, or {advice}",
+            f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights"
+            f"{context} ({terms}); free memory, lower the reserve, or {advice}",
         )
 
     def loaded(self, activation_bytes: int, *, on_card: bool) -> None:

@@ -5,7 +5,10 @@ from __future__ import annotations
 import json
 import sys
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from edged.engine.images import ImageLimits
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +45,17 @@ class EngineOptions:
     log_format: str
     ledger_fd: int = -1  # the shared ledger of memory, and this engine's row; -1: it is alone
     ledger_row: int = 0
+    max_image_pixels: int = 16 * 2**20
+    max_image_bytes: int = 144 * 2**20
+    image_decode_s: float = 10.0
+    restarts: int = 0  # engines that ended before this one
+
+    @property
+    def image_limits(self) -> ImageLimits:
+        """What one image may take."""
+        from edged.engine.images import ImageLimits  # with Pillow behind it: not for a model of words
+
+        return ImageLimits(self.max_image_pixels, self.max_image_bytes, self.image_decode_s)
 
     def to_map(self) -> dict[str, Any]:
         return asdict(self)

@@ -8,6 +8,8 @@ import os
 import signal
 import sys
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edged.engine.choose import selection_map
@@ -23,6 +25,7 @@ from edged.hardware.pressure import PressureLevel
 from edged.logs import set_up
 from edged.protocol import engine as wire
 from edged.protocol.pulse import PulseWriter
+from edged.store.plain_manifest import is_plain
 
 log = logging.getLogger(__name__)
 
@@ -51,17 +54,33 @@ def main() -> int:
     front = FrontLink(sys.argv[1])
     pulse.beat(options.load_timeout_s)
     try:
-        loaded = load(options, pulse, lambda phase: front.send(wire.Loading(phase)))
+        info, serve = _load(front, pulse, options)
     except ModelError as error:
         return _give_up(front, wire.LoadFailed(error.file, error.reason, str(error)))
     except Exception as error:
         log.exception("loading failed")
         reason = f"loading it failed ({type(error).__name__}); the log has the details"
         return _give_up(front, wire.LoadFailed("", reason, repr(error)))
-    front.send(wire.Ready(_info(options, loaded)))
-    _serve(front, pulse, options, loaded)
+    front.send(wire.Ready(info | {"pid": os.getpid()}))
+    serve()
     front.close()
     return 0
+
+
+def _load(front: FrontLink, pulse: PulseWriter, options: EngineOptions) -> tuple[dict[str, object], Callable[[], None]]:
+    """What is told of the model, and the loop that serves it: a plain model has one of its own."""
+
+    def tell(phase: str) -> None:
+        front.send(wire.Loading(phase))
+
+    if is_plain(Path(options.folder)):
+        from edged.engine.plain.load import load_plain
+        from edged.engine.plain.serve import serve_plain
+
+        plain = load_plain(options, pulse, tell)
+        return plain.info(), partial(serve_plain, front, pulse, options, plain)
+    loaded = load(options, pulse, tell)
+    return _info(options, loaded), partial(_serve, front, pulse, options, loaded)
 
 
 def _give_up(front: FrontLink, why: wire.LoadFailed) -> int:
@@ -193,7 +212,6 @@ def _info(options: EngineOptions, loaded: Loaded) -> dict[str, object]:
         "takes": ["text", "image", "video"] if info.most_crops else ["text"],
         "selection": selection_map(loaded.selection),
         "load_s": round(loaded.load_s, 3),
-        "pid": os.getpid(),
     }
 
 

@@ -238,10 +238,11 @@ class EngineLink:
 
     def _start_process(self, endpoint: str) -> EngineProcess:
         """With a row of the shared ledger, which is promised to it from its first moment."""
+        options = {**self._options, "restarts": self.restarts}
         if self._ledger is None:
-            return EngineProcess(endpoint, self._options, self._ended)
+            return EngineProcess(endpoint, options, self._ended)
         row, fd = self._ledger.free_row(), self._ledger.fd
-        process = EngineProcess(endpoint, {**self._options, "ledger_fd": fd, "ledger_row": row}, self._ended, (fd,))
+        process = EngineProcess(endpoint, {**options, "ledger_fd": fd, "ledger_row": row}, self._ended, (fd,))
         self._ledger.write(row, Row(process.pid, 0, 0))
         self._row = row
         return process

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 from edged.errors import ModelError
 from edged.store.decoder import has_inert_window, read_kv_shape, read_rope_limit
+from edged.store.external import data_files
 from edged.store.folder import check_text_ends, file_size, list_files, read_json_object, unreadable
 from edged.store.genai_config import Kind, read_genai_config
 from edged.store.genai_keys import CONFIG_FILE
 from edged.store.graph import Graph, read_graph
 from edged.store.kv import KvShape
+from edged.store.plain_manifest import MANIFEST_FILE as PLAIN_MANIFEST
 from edged.store.processor import read_most_crops
-
-PLAIN_MANIFEST = "edged.toml"
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,7 +109,7 @@ def _check_folder(folder: Path) -> None:
     except OSError as error:
         raise unreadable(folder, "", error) from error
     if not has_config and has_plain:
-        raise ModelError(folder, PLAIN_MANIFEST, "describes a plain ONNX model, which this version does not run yet")
+        raise ModelError(folder, PLAIN_MANIFEST, "describes a plain ONNX model; it has no prompt and no context")
     if not has_config:
         raise ModelError(folder, CONFIG_FILE, "is missing: this is no onnxruntime-genai model, or half of one")
 
@@ -122,16 +122,7 @@ def _whole_graph(folder: Path, file: str) -> tuple[Graph, frozenset[str]]:
     """The graph, and the data files it needs, each long enough for the weights said to lie in it."""
     file_size(folder, file, CONFIG_FILE)
     graph = read_graph(folder, file)
-    beside = PurePosixPath(file).parent
-    needed: dict[str, int] = {}
-    for tensor in graph.external:
-        name = str(beside / tensor.file) if tensor.file and not tensor.file.startswith("/") else tensor.file
-        needed[name] = max(needed.get(name, 0), tensor.offset + tensor.length)
-    for name, need in needed.items():
-        size = file_size(folder, name, file)
-        if size < need:
-            raise ModelError(folder, name, f"has {size} of the {need} bytes that {file} needs; copy it again")
-    return graph, frozenset(needed)
+    return graph, data_files(folder, file, graph)
 
 
 def _has_full_logits(folder: Path, file: str, logits_name: str, graph: Graph) -> bool:

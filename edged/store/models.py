@@ -10,6 +10,7 @@ from pathlib import Path
 from edged.errors import ModelError
 from edged.store.digests import is_name
 from edged.store.notes import read_notes
+from edged.store.plain_manifest import is_plain
 from edged.store.slot_view import SlotView
 
 _PACKAGE = Path(__file__).resolve().parent.parent
@@ -38,7 +39,7 @@ def installed(state: Path) -> list[FoundModel]:
     """Every model that can be named: the store's active versions first, then the embedded ones they do not replace."""
     found: dict[str, FoundModel] = {}
     for model in [*_in_store(state), *_embedded()]:
-        if (model.folder / "genai_config.json").is_file():
+        if (model.folder / "genai_config.json").is_file() or is_plain(model.folder):
             found.setdefault(model.name, model)
     return list(found.values())
 

@@ -55,8 +55,18 @@ def decode_image(
     Raises InvalidRequest (no whole image of a known format), TooLarge (pixels or memory, judged from the header),
     DeadlineExceeded.
     """
-    lean = read_lean(data)
-    _check_size(lean, limits)
+    return decode_lean(read_lean(data), limits, deadline_s=deadline_s, at_least=at_least)
+
+
+def decode_lean(
+    lean: Lean,
+    limits: ImageLimits = ImageLimits(),
+    *,
+    deadline_s: float | None = None,
+    at_least: tuple[int, int] | None = None,
+) -> Image.Image:
+    """As `decode_image`, for who has read the header before and knows what it will cost."""
+    check_size(lean, limits)
     ends_s = time.monotonic() + limits.decode_s
     source = _TimedBytes(lean.data, min(ends_s, deadline_s or ends_s))
     try:
@@ -88,7 +98,8 @@ def to_png(image: Image.Image) -> bytes:
     return encoded.getvalue()
 
 
-def _check_size(lean: Lean, limits: ImageLimits) -> None:
+def check_size(lean: Lean, limits: ImageLimits) -> None:
+    """Judge by the header alone. Raises TooLarge."""
     what = f"image: {lean.width} x {lean.height}"
     if lean.pixels > limits.max_pixels or max(lean.width, lean.height) > MAX_SIDE:
         raise TooLarge(f"{what} is more than the {limits.max_pixels / 1e6:.1f} million pixels allowed; scale it down")

@@ -31,6 +31,11 @@ class Lean:
     def pixels(self) -> int:
         return self.width * self.height
 
+    @property
+    def decode_bytes(self) -> int:
+        """Memory that decoding takes at its peak, beside the file itself."""
+        return self.pixels * self.bytes_per_pixel
+
 
 class Damaged(InvalidRequest):
     """The bytes are no whole image of a known format."""

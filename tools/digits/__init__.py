@@ -1,0 +1,1 @@
+"""What train_digits.py and eval_digits.py share."""

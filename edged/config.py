@@ -100,6 +100,10 @@ class Settings(BaseSettings):
     prefix_idle_s: Seconds = Field(120.0, description="how long KV without a session is kept for a shared beginning")
     model_idle_s: Seconds = Field(0.0, description="unload the model when idle this long; 0: keep it loaded")
     max_sessions: Count = 256
+    preload: list[str] = Field([], description="installed models to load at the start, beside `model`")
+    max_loaded_models: Annotated[int, Field(ge=1, le=32)] = 4
+    load_for_request: bool = Field(True, description="a request may load an installed model")
+    evict_for_request: bool = Field(True, description="and unload the least recently used idle one for it")
 
     # models on disk; the daemon itself fetches nothing
     models_disk_bytes: Bytes = Field(0, description="most disk that models in the store may take; 0: no limit")

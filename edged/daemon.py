@@ -16,7 +16,7 @@ import zmq
 
 from edged import __version__, logs, systemd
 from edged.config import Settings
-from edged.errors import ConfigError, OwnerError
+from edged.errors import ConfigError, OwnerError, RequestError
 from edged.hardware.budget import Reserve
 from edged.hardware.memory import process_rss
 from edged.protocol import engine as wire
@@ -29,9 +29,11 @@ from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.serving.gate import Gate
 from edged.serving.keyring import Keyring
+from edged.serving.loader import LoadPolicy
 from edged.serving.memory_guard import MemoryGuard
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
+from edged.shelf import Shelf
 from edged.status import describe
 from edged.store.models import FoundModel, find_model
 from edged.update.health import Limits
@@ -81,11 +83,12 @@ class _Daemon:
         self._start()
         feeding = asyncio.create_task(self._feed_watchdog())
         telling = asyncio.create_task(self._tell_service_manager())
+        preloading = asyncio.create_task(self._preload())
         await self._stop.wait()
         if self._keepers is not None:
             await self._keepers.stop()
         await self._drain()
-        for task in (feeding, telling):
+        for task in (feeding, telling, preloading):
             task.cancel()
         await self._engines.stop()
         self._guard.close()
@@ -99,7 +102,15 @@ class _Daemon:
         context.set(zmq.MAX_SOCKETS, 65535)
         self._router = Router(context, wire_limits(self._settings), describe, __version__, self._gate)
         self._ledger = SharedLedger.create()
-        self._engines = Engines(self._open_link, self._router.on_engine, self._router.on_lost)
+        settings = self._settings
+        reserve = Reserve(settings.memory_reserve_bytes, settings.memory_reserve_fraction)
+        self._engines = Engines(
+            self._open_link,
+            self._router.on_engine,
+            self._router.on_lost,
+            Shelf(settings.state_path, self._ledger, reserve),
+            LoadPolicy(settings.max_loaded_models, settings.load_for_request, settings.evict_for_request),
+        )
         self._router.use(self._engines)
         loop = asyncio.get_running_loop()
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
@@ -170,6 +181,15 @@ class _Daemon:
             version=version,
             ledger=self._ledger,
         )
+
+    async def _preload(self) -> None:
+        """The owner's list, after the default model; what cannot be loaded is told to the log."""
+        await self._engines.default.settled()
+        for name in self._settings.preload:
+            try:
+                await self._engines.load(name, may_evict=False)
+            except RequestError as error:
+                log.error("preload: %s", error.message)
 
     async def _drain(self) -> None:
         """Refuse new work, let running streams finish up to the limit, then answer what is left."""

@@ -10,7 +10,15 @@ from typing import Any, Protocol
 
 from edged.engine.neighbours import Neighbours, anonymous_bytes
 from edged.errors import ModelError
-from edged.hardware.budget import DevicePool, MemoryBudget, Reserve, Weights, kv_budget, weights_before_load
+from edged.hardware.budget import (
+    LEAST_CONTEXT_TOKENS,
+    DevicePool,
+    MemoryBudget,
+    Reserve,
+    Weights,
+    kv_budget,
+    weights_before_load,
+)
 from edged.hardware.memory import MemoryReading, process_rss, read_memory
 from edged.hardware.nvidia import read_card_memory
 from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_level, read_pressure
@@ -18,7 +26,6 @@ from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_leve
 REFRESH_S = 1.0
 CARD_REFRESH_S = 10.0  # reading a card starts a process
 LOAD_PATIENCE_S = 5.0  # for the books, while others book
-LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
 MIB = 2**20
 
 

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from edged.hardware.memory import MemoryReading
 
 MIB = 1 << 20
+LEAST_CONTEXT_TOKENS = 256  # a model that cannot even have this much KV is not worth loading
 
 
 @dataclass(frozen=True)

@@ -222,6 +222,19 @@ class Models(Request):
     op: Literal["models"]
 
 
+class Load(Request):
+    """Bring a model into memory. `keep_s`: unload it after so many idle seconds, 0 never; None as the settings say."""
+
+    op: Literal["load"]
+    model: Name
+    keep_s: Annotated[float, Field(ge=0, le=86_400)] | None = None
+
+
+class Unload(Request):
+    op: Literal["unload"]
+    model: Name
+
+
 class UpdateRequest(Request):
     """What every `update.*` op carries. `model`: whose updates; without it the default's."""
 
@@ -258,7 +271,20 @@ class UpdateHold(UpdateRequest):
 
 AnyUpdate = UpdateStatus | UpdateCheck | UpdateApply | UpdateRollback | UpdateHold
 AnyRequest = (
-    Chat | Generate | Tokenize | Infer | Embed | Cancel | SessionClose | Hello | Ping | Status | Models | AnyUpdate
+    Chat
+    | Generate
+    | Tokenize
+    | Infer
+    | Embed
+    | Cancel
+    | SessionClose
+    | Hello
+    | Ping
+    | Status
+    | Models
+    | Load
+    | Unload
+    | AnyUpdate
 )
 
 _TYPES: dict[str, TypeAdapter[Any]] = {
@@ -273,6 +299,8 @@ _TYPES: dict[str, TypeAdapter[Any]] = {
     "ping": TypeAdapter(Ping),
     "status": TypeAdapter(Status),
     "models": TypeAdapter(Models),
+    "load": TypeAdapter(Load),
+    "unload": TypeAdapter(Unload),
     "update.status": TypeAdapter(UpdateStatus),
     "update.check": TypeAdapter(UpdateCheck),
     "update.apply": TypeAdapter(UpdateApply),

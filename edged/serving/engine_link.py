@@ -82,8 +82,8 @@ class EngineLink:
         ledger: SharedLedger | None = None,
     ) -> None:
         self.name, self.version = name, version
-        self.state = State.STOPPED
-        self.reason = "not started"
+        self.state = State.UNLOADED
+        self.reason = "not loaded yet; a request loads it"
         self.info: dict[str, Any] = {}
         self.stats: dict[str, Any] = {}
         self.restarts = 0
@@ -92,7 +92,7 @@ class EngineLink:
         self._on_message, self._on_lost, self._on_change = on_message, on_lost, on_change
         self._beside = beside
         self._ledger, self._row = ledger, -1
-        self._idle_s = idle_s
+        self.idle_s = idle_s
         self.used_s = 0.0
         self._directory: Path | None = None
         self._process: EngineProcess | None = None
@@ -119,6 +119,23 @@ class EngineLink:
         """Start the engine; returns at once."""
         self._spawn()
         self._watch()
+
+    def load(self) -> None:
+        """Start an engine that is not in memory; its process before must be gone. Returns at once."""
+        if not self._spawned:
+            self.start()
+        elif self.state is State.UNLOADED and self._process is None:
+            self._spawn()
+
+    def unload(self, reason: str) -> None:
+        """Give the model's memory back, until `load` or a request; nothing may be live. `gone` waits for it."""
+        assert not self.live, "requests would be lost"
+        if self.state is State.READY:
+            self._send(wire.Quit())
+        elif self._process is not None:
+            self._process.kill()
+        self._recovery.kept()
+        self._set(State.UNLOADED, reason)
 
     def submit(self, start: wire.Start) -> None:
         """Hand a request to the engine, or hold it while one is loading. Raises Unavailable or Busy."""
@@ -161,8 +178,8 @@ class EngineLink:
         return held
 
     async def settled(self) -> None:
-        """Return when the model is ready or cannot be loaded."""
-        while self.state not in (State.READY, State.FAILED):
+        """Return when the model is ready, cannot be loaded, or shall not be."""
+        while self.state in (State.LOADING, State.LOST):
             self.changed.clear()
             await self.changed.wait()
 
@@ -183,6 +200,13 @@ class EngineLink:
         return self._spawned
 
     @property
+    def promised_bytes(self) -> int:
+        """What its engine has promised of the box's memory; 0 without a process or a ledger."""
+        if self._ledger is None or self._process is None:
+            return 0
+        return self._ledger.read(self._row).promised_bytes
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 
@@ -194,6 +218,7 @@ class EngineLink:
     async def stop(self) -> None:
         """Ask the engine to leave, kill it if it does not, and take the channel away."""
         previous, self.state = self.state, State.STOPPED
+        self.changed.set()
         for timer in self._timers:
             timer.cancel()
         if self._process is not None:
@@ -202,15 +227,16 @@ class EngineLink:
             else:
                 self._process.kill()
             try:
-                await asyncio.wait_for(self._gone(), GOODBYE_S)
+                await asyncio.wait_for(self.gone(), GOODBYE_S)
             except TimeoutError:
                 if self._process is not None:
                     self._process.kill()
-                    await self._gone()
+                    await self.gone()
         if self._directory is not None:
             shutil.rmtree(self._directory, ignore_errors=True)
 
-    async def _gone(self) -> None:
+    async def gone(self) -> None:
+        """Return when there is no process."""
         while self._process is not None:
             self.changed.clear()
             await self.changed.wait()
@@ -332,6 +358,7 @@ class EngineLink:
             self.changed.set()
             return
         if self.state is State.UNLOADED:
+            self.changed.set()
             if self.held:
                 self._spawn()
             return
@@ -363,6 +390,8 @@ class EngineLink:
     def _respawn(self) -> None:
         failed_before = self.state is State.FAILED
         reason = self.reason
+        if self.state is State.UNLOADED:  # meanwhile it was decided that nobody needs it
+            return
         self._spawn()
         if (
             failed_before and self._process is not None
@@ -376,12 +405,11 @@ class EngineLink:
 
     def _mind_idle(self) -> None:
         """Give the model's memory back when nobody needed it for `idle_s`; 0 keeps it."""
-        if not self._idle_s or self.stays or self.state is not State.READY or self.live:
+        if not self.idle_s or self.stays or self.state is not State.READY or self.live:
             return
-        if time.monotonic() - self.used_s > self._idle_s:
-            log.info("model unloaded model=%s idle_s=%.0f", self.name, self._idle_s)
-            self._send(wire.Quit())
-            self._set(State.UNLOADED, "not needed for a while; a request loads it again")
+        if time.monotonic() - self.used_s > self.idle_s:
+            log.info("model unloaded model=%s idle_s=%g", self.name, self.idle_s)
+            self.unload("not needed for a while; a request loads it again")
 
     def _watch(self) -> None:
         """Judge a hang by what the engine itself announced; two looks must agree, so that our own pause is not one."""

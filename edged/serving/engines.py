@@ -15,9 +15,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from edged.errors import NotFound, RequestError, Unavailable
+from edged.errors import Busy, NotFound, RequestError, Unavailable
 from edged.protocol import engine as wire
 from edged.serving.engine_link import EngineLink, State
+from edged.serving.loader import Loader, LoadPolicy, Shelf
+from edged.serving.make_room import RETRY_MS
 from edged.serving.private_asks import PrivateAsks
 
 log = logging.getLogger(__name__)
@@ -40,10 +42,14 @@ class OpenLink(Protocol):
 
 @dataclass(slots=True, eq=False)
 class Place:
-    """A model's name and the link that serves it. While `holding` is not None requests wait there instead."""
+    """A model's name and the link that serves it. While `holding` is not None requests wait there instead; `loading`
+    is the load they wait for, None while another version takes the place. `by_owner`: the owner had it loaded, so
+    that a request may bring it back whatever the settings say."""
 
     link: EngineLink
+    by_owner: bool = False
     holding: dict[int, wire.Start] | None = None
+    loading: asyncio.Task[None] | None = None
 
 
 class Engines:
@@ -55,7 +61,10 @@ class Engines:
         open_link: OpenLink,
         on_message: Callable[[wire.ToFront], None],
         on_lost: Callable[[EngineLink, int, str], None],
+        shelf: Shelf,
+        policy: LoadPolicy = LoadPolicy(),
     ) -> None:
+        self._loader = Loader(shelf, policy, lambda: list(self))
         self._open_link, self._on_message, self._on_lost = open_link, on_message, on_lost
         self._places: dict[str, Place] = {}
         self._retiring: dict[EngineLink, asyncio.Task[None]] = {}
@@ -66,10 +75,10 @@ class Engines:
     # ---- which models there are
 
     def serve(self, name: str, folder: Path, version: str = "") -> EngineLink:
-        """Start an engine for one more model; the first one is the default. Returns at once."""
+        """Start an engine for one more model at once, whatever else is in memory; the first one is the default."""
         assert name not in self._places, f"{name} is served already"
         link = self._open(name, folder, version)
-        self._places[name] = Place(link)
+        self._places[name] = Place(link, by_owner=True)
         link.start()
         return link
 
@@ -101,8 +110,15 @@ class Engines:
         self._place(model)
 
     def submit(self, model: str | None, start: wire.Start) -> None:
-        """Hand a request to the engine of `model` (None: the default). Raises NotFound, Unavailable or Busy."""
+        """Hand a request to the engine of `model` (None: the default), which is loaded for it if the owner allows.
+
+        Raises NotFound, Unavailable or Busy.
+        """
         place = self._place(model)
+        if place.holding is None and place.link.state is State.UNLOADED:
+            if not (place.by_owner or self._loader.policy.for_request):
+                raise Unavailable(f"model {place.link.name} is not loaded, and a request does not load it here")
+            self._load(place, may_evict=self._loader.policy.evict)
         if place.holding is not None:
             place.holding[start.rid] = start
         else:
@@ -123,6 +139,66 @@ class Engines:
     async def ask(self, link: EngineLink, op: str, **fields: Any) -> wire.Done | wire.Result:
         """A question of the daemon's own to one engine, a candidate say. Fields and errors: see PrivateAsks.ask."""
         return await self._asks.ask(link, op, **fields)
+
+    # ---- into memory and out
+
+    async def load(self, name: str, *, may_evict: bool = True) -> EngineLink:
+        """Bring a model into memory; returns when it is ready. Raises NotFound, Busy (what is in its way has work) or
+        Unavailable. Goes on when the caller leaves."""
+        place = self._place(name)
+        place.by_owner = True
+        if place.loading is None and place.link.state is State.UNLOADED:
+            self._load(place, may_evict=may_evict)
+        if place.loading is not None:
+            await asyncio.shield(place.loading)
+        await place.link.settled()
+        if place.link.state is not State.READY:
+            raise place.link.unavailable()
+        return place.link
+
+    async def unload(self, name: str) -> EngineLink:
+        """Take an idle model out of memory; returns when it is. Raises NotFound, and Busy when it has work."""
+        place = self._place(name)
+        if place.link.live or place.holding is not None:
+            raise Busy(f"model {place.link.name} has work; try again when it is done", retry_after_ms=RETRY_MS)
+        place.by_owner = False
+        if place.link.state is not State.UNLOADED:
+            place.link.unload("unloaded by an admin; a request loads it again")
+        await place.link.gone()
+        return place.link
+
+    def on_disk_only(self) -> list[str]:
+        """Installed models that were never loaded here: a request may, where the owner allows it."""
+        return [name for name in self._loader.shelf.names() if name not in self._places]
+
+    def free_bytes(self) -> int:
+        """What another model could have of the memory now."""
+        return self._loader.shelf.free_bytes()
+
+    def _load(self, place: Place, *, may_evict: bool) -> None:
+        """Begin to load; the place holds requests until its engine does."""
+        self._newest(place)
+        place.holding = {}
+        place.loading = asyncio.create_task(self._bring(place, may_evict=may_evict))
+        place.loading.add_done_callback(_retrieved)
+
+    async def _bring(self, place: Place, *, may_evict: bool) -> None:
+        try:
+            await self._loader.bring(place.link, lambda: self._let_go(place, {}), may_evict=may_evict)
+        except RequestError as error:
+            log.warning("model not loaded model=%s: %s", place.link.name, error.message)
+            held, place.holding = place.holding or {}, None
+            for rid in held:
+                self._message(wire.Failed(rid, error.code, error.message, error.retry_after_ms))
+            raise
+        finally:
+            place.loading = None
+
+    def _newest(self, place: Place) -> None:
+        """An unloaded model of the store comes back in the version that is active now."""
+        found = self._loader.shelf.find(place.link.name)
+        if found is not None and place.link.version and found[2] != place.link.version:
+            place.link = self._open(*found)
 
     # ---- another version of a model
 
@@ -174,6 +250,9 @@ class Engines:
         """New requests for `name` wait; running ones get up to `drain_s` to finish; then its process ends and all its
         memory is free. `promote` or `resume` goes on. Does nothing when it is held already."""
         place = self._place(name)
+        if place.loading is not None:
+            with contextlib.suppress(RequestError):
+                await asyncio.shield(place.loading)
         if place.holding is not None:
             return
         link = place.link
@@ -196,7 +275,8 @@ class Engines:
 
     async def stop(self) -> None:
         """End every engine; nothing is asked of them any more."""
-        for task in self._retiring.values():
+        loading = [place.loading for place in self._places.values() if place.loading is not None]
+        for task in (*self._retiring.values(), *loading):
             task.cancel()
         await asyncio.gather(*(link.stop() for link in self._links()))
 
@@ -206,7 +286,13 @@ class Engines:
         if model is None:
             return next(iter(self._places.values()))
         if model not in self._places:
-            raise NotFound(f"model: {model[:64]!r} is not loaded here; loaded: {', '.join(self._places)}")
+            found = self._loader.shelf.find(model)
+            if found is None:
+                names = dict.fromkeys([*self._places, *self._loader.shelf.names()])
+                raise NotFound(f"model: {model[:64]!r} is not installed here; there are: {', '.join(names)}")
+            model = found[0]  # an alias may name a model that is served
+            if model not in self._places:
+                self._places[model] = Place(self._open(*found))
         return self._places[model]
 
     def _links(self) -> list[EngineLink]:
@@ -246,3 +332,9 @@ class Engines:
         await link.drained()
         await link.stop()
         del self._retiring[link]
+
+
+def _retrieved(task: asyncio.Task[None]) -> None:
+    """Its failure was told to those who waited."""
+    if not task.cancelled():
+        task.exception()

@@ -141,6 +141,8 @@ class Router:
                 self._result(client, envelope, request.id, {"models": self._models()})
             case public.Cancel():
                 self._cancel(client, envelope, request)
+            case public.Load() | public.Unload():
+                self._load(client, envelope, request, received_s)
             case public.UpdateRequest():
                 self._send_on_errand(client, envelope, request, received_s)
             case _:
@@ -188,6 +190,25 @@ class Router:
             raise
         if deadline_s is not None and self.engines.waits(stream.rid):  # else the engine minds it
             asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
+
+    def _load(
+        self, client: Client, envelope: Envelope, request: public.Load | public.Unload, received_s: float
+    ) -> None:
+        if self.draining:
+            raise Unavailable("edged is draining and loads nothing now; try again after its restart")
+        self.engines.check(request.model)
+        stream = self.streams.open(client, envelope, request.id, request.op, b"", received_s, None)
+        self._idle.clear()
+        self.errands.begin(stream.rid, self._loaded(request))
+
+    async def _loaded(self, request: public.Load | public.Unload) -> dict[str, Any]:
+        if isinstance(request, public.Unload):
+            link = await self.engines.unload(request.model)
+        else:
+            link = await self.engines.load(request.model)
+            if request.keep_s is not None:
+                link.idle_s = request.keep_s
+        return {"model": link.name, "state": link.state.value}
 
     def _send_on_errand(self, client: Client, envelope: Envelope, request: public.AnyUpdate, received_s: float) -> None:
         if self.draining:
@@ -345,7 +366,8 @@ class Router:
         }
 
     def _models(self) -> list[dict[str, Any]]:
-        return [describe_link(link) for link in self.engines]
+        known = [describe_link(link) for link in self.engines]
+        return known + [{"name": name, "state": "unloaded"} for name in self.engines.on_disk_only()]
 
 
 def describe_link(link: EngineLink) -> dict[str, Any]:

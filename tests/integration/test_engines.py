@@ -17,11 +17,13 @@ import zmq
 from edged.config import Settings
 from edged.daemon import engine_options
 from edged.errors import EngineLost, NotFound, Unavailable
+from edged.hardware.budget import Reserve
 from edged.protocol import engine as wire
 from edged.protocol.messages import parse_request
 from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
+from edged.shelf import Shelf
 from edged.store.models import FoundModel
 from tests.integration.raw import PATIENCE_S, running
 
@@ -38,7 +40,8 @@ class Pool:
         self._context, self._state = context, state
         self.kv_memory_bytes = 2**25
         self.ledger = SharedLedger.create()
-        self.engines = Engines(self._open, self._message, self._lost)
+        self.shelf = Shelf(state, self.ledger, Reserve(2**26, 0.0))
+        self.engines = Engines(self._open, self._message, self._lost, self.shelf)
         self.said: dict[int, list[wire.ToFront]] = {}
         self.ended: list[int] = []
         self.lost: list[tuple[str, set[int]]] = []

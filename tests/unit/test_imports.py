@@ -30,6 +30,7 @@ MAY_IMPORT = {
     "metrics": {"errors"},
     "doctor": {"store", "hardware", "errors"},
     "status": {"serving", "hardware", "errors"},
+    "shelf": {"store", "hardware", "protocol", "errors"},
     "bench": {"store", "protocol", "errors", "children"},
 }
 COMPOSERS = {"daemon", "cli", "__main__", "__init__"}

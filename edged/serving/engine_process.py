@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import shutil
 import signal
 import subprocess
 import tempfile
@@ -39,8 +40,17 @@ class Exit:
 def private_directory(beside: Path | None) -> Path:
     """A fresh 0700 directory for the front-engine channel, near the public socket where its path is short enough."""
     if beside is not None and os.access(beside, os.W_OK) and len(str(beside).encode()) < MAX_IPC_PATH_BYTES - 40:
-        return Path(tempfile.mkdtemp(prefix="engine-", dir=beside))
+        _sweep(beside)
+        return Path(tempfile.mkdtemp(prefix=f"engine-{os.getpid()}-", dir=beside))
     return Path(tempfile.mkdtemp(prefix="edged-engine-", dir="/tmp"))
+
+
+def _sweep(beside: Path) -> None:
+    """Take away what fronts left that were killed; their number is in the name."""
+    for left in beside.glob("engine-*-*"):
+        pid = left.name.split("-")[1]
+        if pid.isdecimal() and not Path(f"/proc/{pid}").exists():
+            shutil.rmtree(left, ignore_errors=True)
 
 
 class EngineProcess:

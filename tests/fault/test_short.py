@@ -12,6 +12,7 @@ from tests.integration.raw import ROOT
 
 RUNS = {
     "engine_deaths": ["--count", "1", "--within-s", "20"],
+    "front_deaths": ["--count", "2"],
     "door_attacks": ["--count", "5", "--seconds", "3", "--only", "multipart,half-open,duplicates"],
     "fuzz_msgpack": ["--count", "4000", "--wire-every", "10"],
     "fuzz_zmtp": ["--count", "2000", "--seconds", "20"],

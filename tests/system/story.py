@@ -317,8 +317,10 @@ def is_upgraded_with_its_state(box: Box) -> str:
 
 
 def is_removed_and_purged(box: Box) -> str:
+    kept = (box.machine.root / STATE_FILE.lstrip("/")).exists()  # by the step before, where it was told
     box.machine.run("dpkg", "-r", "edged")
-    assert (box.machine.root / STATE_FILE.lstrip("/")).exists(), "remove took a model"
+    if kept:
+        assert (box.machine.root / STATE_FILE.lstrip("/")).exists(), "remove took a model"
     assert not (box.machine.root / "opt/edged").exists()
     assert box.machine.call("systemctl", "is-active", "edged")[0] != 0
     box.machine.run("dpkg", "-P", "edged")
@@ -386,4 +388,16 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     is_upgraded_with_its_state,
     is_removed_and_purged,
     is_installed_and_removed_by_its_own_command,
+)
+
+SHORT = (
+    installs_and_becomes_ready,
+    answers_its_clients_and_nobody_else,
+    has_no_network_and_no_rights,
+    serves_tcp_to_who_has_a_key,
+    replaces_a_killed_engine,
+    restarts_a_killed_front,
+    keeps_prompts_out_of_the_journal,
+    drains_and_stops,
+    is_removed_and_purged,
 )

@@ -26,3 +26,12 @@ def test_the_channel_lies_in_a_directory_of_its_own(tmp_path: Path) -> None:
     elsewhere = private_directory(far)  # a socket's path has 107 bytes at most
     assert str(elsewhere).startswith("/tmp/edged-engine-")
     elsewhere.rmdir()
+
+
+def test_what_killed_fronts_left_is_taken_away_and_what_lives_is_not(tmp_path: Path) -> None:
+    dead, alive = tmp_path / "engine-4194304-x", private_directory(tmp_path)  # above the highest pid there can be
+    dead.mkdir()
+    (dead / "1").touch()
+    private_directory(tmp_path)
+    assert not dead.exists()
+    assert alive.exists()

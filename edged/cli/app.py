@@ -24,6 +24,8 @@ class Commands(LazyGroup):
         "top": "edged.cli.status_cmd:top",
         "ping": "edged.cli.ping_cmd:ping",
         "models": "edged.cli.models_cmd:app",
+        "load": "edged.cli.load_cmd:load",
+        "unload": "edged.cli.load_cmd:unload",
         "pull": "edged.cli.pull_cmd:pull",
         "import": "edged.cli.import_cmd:import_",
         "verify": "edged.cli.verify_cmd:verify",

@@ -121,6 +121,23 @@ class AsyncClient:
         """Free what a session keeps. Raises NotFound when it keeps nothing, or is busy."""
         result_of(await self._connection.call("session.close", {"session": session, "model": model}))
 
+    async def load(self, model: str, *, keep_s: float | None = None) -> Model:
+        """For admins: bring an installed model into memory; returns when it can answer. `keep_s`: unload it when idle
+        so long, 0 never. Raises Busy when what is in its way has work, Unavailable when it does not fit or load."""
+        return await self._move("load", {"model": model, "keep_s": keep_s})
+
+    async def unload(self, model: str) -> Model:
+        """For admins: take a model out of memory. Raises Busy when it has work."""
+        return await self._move("unload", {"model": model})
+
+    async def _move(self, op: str, fields: dict[str, Any]) -> Model:
+        pending = await self._connection.ask(requests.request(op, fields), patient=True)
+        try:
+            moved = result_of(await self._connection.receive(pending))
+            return Model(name=str(moved.get("model", "")), state=str(moved.get("state", "")), raw=dict(moved))
+        finally:
+            self._connection.forget(pending)
+
     async def update(
         self, what: UpdateOp, *, progress: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
     ) -> dict[str, Any]:

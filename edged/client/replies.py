@@ -108,7 +108,7 @@ class Tokens:
 
 @dataclass(frozen=True, slots=True)
 class Model:
-    """An installed model. `state`: `loading` `ready` `lost` `failed`; `raw` is the whole map as sent."""
+    """An installed model. `state`: `unloaded` `loading` `ready` `lost` `failed`; `raw` is the whole map as sent."""
 
     name: str = ""
     state: str = ""

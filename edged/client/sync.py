@@ -123,6 +123,23 @@ class Client:
         """Free what a session keeps. Raises NotFound when it keeps nothing, or is busy."""
         result_of(self._connection.call("session.close", {"session": session, "model": model}))
 
+    def load(self, model: str, *, keep_s: float | None = None) -> Model:
+        """For admins: bring an installed model into memory; returns when it can answer. `keep_s`: unload it when idle
+        so long, 0 never. Raises Busy when what is in its way has work, Unavailable when it does not fit or load."""
+        return self._move("load", {"model": model, "keep_s": keep_s})
+
+    def unload(self, model: str) -> Model:
+        """For admins: take a model out of memory. Raises Busy when it has work."""
+        return self._move("unload", {"model": model})
+
+    def _move(self, op: str, fields: dict[str, Any]) -> Model:
+        pending = self._connection.ask(requests.request(op, fields), patient=True)
+        try:
+            moved = result_of(self._connection.receive(pending))
+            return Model(name=str(moved.get("model", "")), state=str(moved.get("state", "")), raw=dict(moved))
+        finally:
+            self._connection.exchange.close(pending)
+
     def update(
         self, what: UpdateOp, *, progress: Callable[[dict[str, Any]], None] = lambda _: None, **fields: Any
     ) -> dict[str, Any]:

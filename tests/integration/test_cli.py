@@ -200,7 +200,7 @@ class TestWithoutADaemon:
     def test_models_without_one_are_those_on_disk(self, newcomer: User) -> None:
         done = newcomer.types("models", "--json")
         assert (done.returncode, "no such socket" in done.stderr) == (0, True)
-        assert [model["name"] for model in json.loads(done.stdout)] == ["nano"]
+        assert "nano" in [model["name"] for model in json.loads(done.stdout)]
         assert newcomer.types("models", "-e", f"ipc://{newcomer.home}/x.sock").returncode == 3
 
     def test_a_named_daemon_that_is_not_there_is_not_replaced(self, newcomer: User) -> None:
@@ -237,7 +237,7 @@ class TestLook:
         assert 0 < found["min_ms"] <= found["p50_ms"] <= found["p99_ms"] <= found["max_ms"]
 
     def test_models(self, user: User, endless: Daemon) -> None:
-        (model,) = json.loads(user.types("models", "--json").stdout)
+        model, *_ = json.loads(user.types("models", "--json").stdout)
         assert user.types("models").stdout.startswith(f"{model['name']}: ready, CPUExecutionProvider, ")
 
     def test_a_hanging_daemon_is_try_later(self, daemon: Callable[..., Daemon], short_path: Path) -> None:

@@ -97,7 +97,8 @@ class TestBlocking:
         assert hello.protocol == "edged/1"
         assert {"chat", "cancel", "status"} <= set(hello.ops)
         assert hello.limits["max_header_bytes"] > 0
-        (model,) = client.models()
+        model, *others = client.models()
+        assert {other.state for other in others} <= {"unloaded"}
         assert (model.name, model.state) == (hello.models[0], "ready")
         status = client.status()
         assert status.raw["front"]["pid"] == endless.pid

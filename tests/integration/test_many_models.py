@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from edged.client import Client
 from tests.integration.raw import ROOT, Daemon, Peer, chat, nano_folder, running
 
 SHORT = {"max_tokens": 2}
@@ -41,8 +42,10 @@ def two(state: Path) -> Iterator[Daemon]:
 
 
 def states(daemon: Daemon) -> dict[str, str]:
+    """Of nano and the two in the store; others ship with edged."""
     with Peer(daemon.endpoint) as peer:
-        return {model["name"]: model["state"] for model in peer.ask("models")["models"]}
+        listed = {model["name"]: model["state"] for model in peer.ask("models")["models"]}
+    return {name: listed[name] for name in ("nano", "second", "third")}
 
 
 def pids(daemon: Daemon) -> dict[str, Any]:
@@ -98,6 +101,18 @@ def test_admins_load_and_unload(two: Daemon) -> None:
         assert peer.ask("load", model="nobody")["code"] == "not_found"
         assert peer.ask("load", model="../nano")["code"] == "not_found"
         assert peer.ask("chat", **chat("the default comes back", **SHORT))["ev"] == "done"
+
+
+def test_the_commands_and_the_client(two: Daemon) -> None:
+    def edged(*words: str) -> str:
+        command = [sys.executable, "-m", "edged", *words, "-e", two.endpoint]
+        return subprocess.run(command, cwd=ROOT, check=True, capture_output=True, text=True, timeout=120).stdout
+
+    assert edged("load", "second", "--keep", "0") == "second: ready\n"
+    assert edged("unload", "second") == "second: unloaded\n"
+    with Client(two.endpoint) as client:
+        assert client.load("second").state == states(two)["second"] == "ready"
+        assert client.unload("second").name == "second"
 
 
 def test_a_deadline_and_a_cancel_count_while_a_model_loads(two: Daemon) -> None:

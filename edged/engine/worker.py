@@ -29,7 +29,7 @@ from edged.store.plain_manifest import is_plain
 
 log = logging.getLogger(__name__)
 
-IDLE_WAIT_S = 0.5
+IDLE_WAIT_S = 1.0
 LOOK_EVERY_S = 0.002  # the longest that a cancel or a new request waits for short turns
 BLOCKED_WAIT_S = 0.02
 IDLE_ALLOWED_S = 2.0

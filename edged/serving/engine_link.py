@@ -33,6 +33,7 @@ log = logging.getLogger(__name__)
 
 QUEUE_HWM = 65536  # small private messages; the front's own ceilings are far lower
 WATCH_S = 0.25
+IDLE_WATCH_S = 1.0  # nobody waits for this engine
 FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_LOST_S = 2.0
 MAX_BACKOFF_FAILED_S = 60.0
@@ -431,7 +432,8 @@ class EngineLink:
                 self._kill_stuck(process, beat, late=late)
         self._mind_idle()
         self._recovery.watched(WATCH_ALLOWED_S)
-        self._later(WATCH_S, self._watch)
+        idle = self.state is State.READY and not self.live
+        self._later(IDLE_WATCH_S if idle else WATCH_S, self._watch)
 
     def _kill_stuck(self, process: EngineProcess, beat: Beat, *, late: bool) -> None:
         if late:

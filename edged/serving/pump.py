@@ -9,7 +9,7 @@ import zmq
 
 BURST = 64  # messages taken before other work of the loop gets its turn…
 BURST_FRAMES = 4096  # …or as many frames, of a message that has more than it may
-SAFETY_S = 0.25  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
+SAFETY_S = 1.0  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
 
 
 class Pump:

@@ -117,6 +117,7 @@ class Settings(BaseSettings):
     update_watch_s: Seconds = Field(300.0, description="watched at least this long after the change, and until")
     update_watch_requests: Annotated[int, Field(ge=0, le=1_000_000)] = Field(20, description="so many were answered")
     update_watch_most_s: Seconds = Field(3600.0, description="but no longer than this")
+    update_drain_s: Seconds = Field(600.0, description="for running answers, when two models do not fit into memory")
 
     # life
     drain_s: Seconds = 30.0

@@ -135,7 +135,9 @@ class _Daemon:
             return None
         settings = self._settings
         known = {"EDGED_STATE_DIR": str(settings.state_path), "EDGED_MODEL": settings.model}
-        keepers = Keepers(settings.state_path, self._claimed, self._engines, self._host_rules, self._limits, known)
+        keepers = Keepers(
+            settings.state_path, self._claimed, self._engines, self._ledger, self._host_rules, self._limits, known
+        )
         if self._model.origin != "folder":
             keepers.follow(self._model.name)
         self._router.on_update = keepers.desk.answer
@@ -144,7 +146,7 @@ class _Daemon:
     def _host_rules(self) -> HostRules:
         settings = self._settings
         reserve = Reserve(settings.memory_reserve_bytes, settings.memory_reserve_fraction)
-        return HostRules(reserve, settings.drain_s, settings.load_timeout_s)
+        return HostRules(reserve, settings.update_drain_s, settings.load_timeout_s)
 
     def _limits(self) -> Limits:
         settings = self._settings

@@ -27,6 +27,7 @@ from edged.update.wish import Action, Wish
 
 BUSY = 75
 ASK_S = 3.0
+NO_SOURCE = "no source of updates is set"
 
 
 class UpdateFailed(OwnerError):
@@ -83,16 +84,22 @@ def service_run(config: Path | None) -> int:
     folder = settings.state_path / "update"
     wanted = wish.take(folder)
     try:
-        if not read_update_file(config).source and wanted is None:
-            typer.echo("no source of updates is set; nothing to do", err=True)
+        if not read_update_file(config).source:
+            typer.echo(f"{NO_SOURCE}; nothing to do", err=True)
+            _tell_failed(folder, wanted, f"{NO_SOURCE}: name one in /etc/edged/update.toml")
             return 0
         is_idle = None if wanted else _is_idle()
         return _run(wanted or Wish(), config, _log, by_hand=wanted is not None, is_idle=is_idle)
     except EdgedError as error:
-        if wanted is not None:
-            told = Reporter(folder, wanted.model, time.time, asked=wanted.id)
-            told.set(phase="failed", code="not_set_up", message=str(error))
+        _tell_failed(folder, wanted, str(error))
         raise
+
+
+def _tell_failed(folder: Path, wanted: Wish | None, why: str) -> None:
+    """Whoever left the wish hears why nothing came of it."""
+    if wanted is not None:
+        told = Reporter(folder, wanted.model, time.time, asked=wanted.id)
+        told.set(phase="failed", code="not_set_up", message=why)
 
 
 def _run(

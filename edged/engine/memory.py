@@ -22,6 +22,7 @@ from edged.hardware.budget import (
 from edged.hardware.memory import MemoryReading, process_rss, read_memory
 from edged.hardware.nvidia import read_card_memory
 from edged.hardware.pressure import PressureLevel, PressureLimits, pressure_level, read_pressure
+from edged.protocol.engine import NO_ROOM
 
 REFRESH_S = 1.0
 CARD_REFRESH_S = 10.0  # reading a card starts a process
@@ -108,7 +109,7 @@ class EngineMemory:
         raise ModelError(
             manifest.folder,
             "",
-            f"does not fit into memory: {short_bytes / MIB:.0f} MiB are missing for its weights"
+            f"{NO_ROOM}: {short_bytes / MIB:.0f} MiB are missing for its weights"
             f"{context} ({terms}); free memory, lower the reserve, or {advice}",
         )
 

@@ -138,7 +138,7 @@ def _put_file(repository: Repository, source: Path, path: str, sha256: str) -> N
     aside = stored.with_name(f".{stored.name}.new")
     aside.unlink(missing_ok=True)
     same = next(stored.parent.parent.glob(f"*/{sha256}.*"), None)
-    if same is not None:
+    if same is not None and hash_file(same).sha256 == sha256:
         os.link(same, aside)
     else:
         shutil.copyfile(source, aside)

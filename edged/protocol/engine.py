@@ -58,6 +58,10 @@ class Ready:
     info: dict[str, Any]
 
 
+NO_ROOM = "does not fit into memory"
+"""How the reason of a LoadFailed begins that is the box's fault, not the model's."""
+
+
 @dataclass(frozen=True, slots=True)
 class LoadFailed:
     """The model cannot be loaded. `file` is relative to its folder; `reason` and `file` may go on the wire."""

@@ -39,8 +39,8 @@ class Starts:
             return reason
         return None
 
-    def succeeded(self) -> None:
-        """Call when the active version has answered."""
+    def forget(self) -> None:
+        """Call when the active version has answered, or when its failing to start was no fault of its own."""
         version = self._slots.active
         if version is not None and self._failed(version):
             self._write(version, 0)

@@ -12,6 +12,7 @@ from edged.errors import HardwareError, RequestError, Unavailable
 from edged.hardware.budget import Reserve
 from edged.hardware.memory import process_rss, read_memory
 from edged.protocol import engine as wire
+from edged.protocol.shared_ledger import HOST, SharedLedger
 from edged.serving.engine_link import EngineLink, State
 from edged.serving.engines import Engines
 from edged.update.bundle import Golden
@@ -68,10 +69,13 @@ class _Since:
 
 
 class PoolHost:
-    """For the model `name`. `shipped` is its folder inside the package, if it ships; `rules()` are those of now."""
+    """For the model `name`. `shipped` is its folder inside the package, if it ships; `ledger` has what all engines
+    promised; `rules()` are those of now."""
 
-    def __init__(self, engines: Engines, name: str, shipped: Path | None, rules: Callable[[], HostRules]) -> None:
-        self._engines, self._name, self.shipped, self._rules = engines, name, shipped, rules
+    def __init__(
+        self, engines: Engines, name: str, shipped: Path | None, ledger: SharedLedger, rules: Callable[[], HostRules]
+    ) -> None:
+        self._engines, self._name, self.shipped, self._ledger, self._rules = engines, name, shipped, ledger, rules
         self._since: _Since | None = None
 
     @property
@@ -84,14 +88,15 @@ class PoolHost:
         return LinkEngine(self._engines, link) if link.state is State.READY else None
 
     def free_bytes(self) -> int:
-        """Headroom without the reserve and without the mapped weights of the engines that run, which the kernel counts
-        as free. What cannot be read counts as nothing."""
+        """Headroom without the reserve and without what engines have promised and not taken yet: mapped weights, which
+        the kernel counts as free, and booked KV that was not written to. What cannot be read counts as nothing."""
         try:
             reading = read_memory()
         except HardwareError:
             return 0
-        mapped_bytes = -sum(map(_mapped_weights, self._engines))
-        return max(0, reading.headroom_bytes - self._rules().reserve.of(reading.usable_total_bytes) - mapped_bytes)
+        promised = [row for row in self._ledger.rows() if row.pool == HOST]
+        untouched_bytes = sum(max(0, row.promised_bytes - _taken_bytes(row.pid)) for row in promised)
+        return max(0, reading.headroom_bytes - self._rules().reserve.of(reading.usable_total_bytes) - untouched_bytes)
 
     async def start(self, folder: Path, limit_s: float) -> LinkEngine:
         link = await self._engines.open_candidate(self._name, folder, folder.name, limit_s)
@@ -143,6 +148,7 @@ class PoolHost:
         return True
 
 
-def _mapped_weights(link: EngineLink) -> int:
-    """The engine's own term, which is negative; 0 before it has said one."""
-    return int(link.stats.get("memory", {}).get("terms", {}).get("weights_mapped", 0))
+def _taken_bytes(pid: int) -> int:
+    """Memory of a process that is no mapped file; 0 when it is gone."""
+    memory = process_rss(pid)
+    return memory.anon_bytes or 0 if memory else 0

@@ -13,6 +13,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edged.errors import Unsupported
+from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.engines import Engines
 from edged.store.digests import is_name
 from edged.store.durable import StoreError
@@ -57,11 +58,12 @@ class Keepers:
         state: Path,
         descriptor: int,
         engines: Engines,
+        ledger: SharedLedger,
         rules: Callable[[], HostRules],
         limits: Callable[[], Limits],
         environment: dict[str, str],
     ) -> None:
-        self._state, self._descriptor, self._engines = state, descriptor, engines
+        self._state, self._descriptor, self._engines, self._ledger = state, descriptor, engines, ledger
         self._rules, self._limits = rules, limits
         self._waker = Waker(state, environment)
         self._keepers: dict[str, tuple[Upkeep, asyncio.Task[None]]] = {}
@@ -70,7 +72,7 @@ class Keepers:
     def follow(self, name: str) -> None:
         """Keep a model that is served by its name."""
         shipped = embedded_folder() / name
-        host = PoolHost(self._engines, name, shipped if shipped.is_dir() else None, self._rules)
+        host = PoolHost(self._engines, name, shipped if shipped.is_dir() else None, self._ledger, self._rules)
         keeper = Upkeep(self._state, name, host, self._limits)
         self._keepers[name] = (keeper, asyncio.create_task(keeper.run()))
 

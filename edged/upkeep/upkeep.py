@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from edged.errors import EdgedError
+from edged.protocol.engine import NO_ROOM
 from edged.serving.engine_link import EngineLink, State
 from edged.store.durable import StoreError
 from edged.store.journal import FILE as JOURNAL
@@ -153,10 +154,11 @@ class Upkeep:
         now = (link, link.starts)
         if self._counted is None or self._counted[0] is not link:
             self._counted = (link, 1)
-        if link.state is State.READY and self._good != now:
-            await asyncio.to_thread(self._starts.succeeded)
+        is_full = link.state is State.FAILED and NO_ROOM in link.reason  # not the version's fault
+        if (link.state is State.READY or is_full) and self._good != now:
+            await asyncio.to_thread(self._starts.forget)
             self._good = self._counted = now
-        elif link.state is not State.READY and link.starts > self._counted[1]:
+        elif link.state is not State.READY and not is_full and link.starts > self._counted[1]:
             self._counted = now
             reason = await asyncio.to_thread(self._starts.begin)
             if reason is not None:

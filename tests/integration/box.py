@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
@@ -68,6 +71,18 @@ class FleetDevice:
         self._client = Client(self.running.ready().endpoint, timeout_s=PATIENCE_S)
         return self._client
 
+    @property
+    def pid(self) -> int:
+        assert self.running is not None
+        return self.running.pid
+
+    def edged(self, *words: str) -> str:
+        """What a command says that is typed on this box."""
+        known = {"EDGED_UPDATE_CONFIG": str(self.base / "update.toml"), "EDGED_STATE_DIR": str(self.state)}
+        command = [sys.executable, "-m", "edged", *words]
+        environment = {**os.environ, **known}
+        return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=120, check=True).stdout
+
     def log(self) -> str:
         assert self.running is not None
         return self.running.log()
@@ -89,7 +104,8 @@ class FleetDevice:
         if self._client is not None:
             self._client.close()
         if self.running is not None:
-            print(f"---- daemon log\n{self.running.log()[-6000:]}")
+            if kind is not None:
+                print(f"---- daemon log\n{self.running.log()[-6000:]}")
             self.running.close()
 
 

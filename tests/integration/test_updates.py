@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import signal
@@ -18,7 +19,7 @@ from edged.update import hold
 from edged.update.bundle import Golden, Needs
 from tests.integration.asker import Asker
 from tests.integration.box import Box, record
-from tests.integration.raw import Daemon, until
+from tests.integration.raw import Daemon, children, until
 
 ORDER = (
     "checking",
@@ -71,6 +72,9 @@ def test_a_release_is_fetched_tested_and_taken_while_a_stream_goes_on(box: Box, 
         assert serving(client) == "1.0"
         answer = stream.result()
         assert (answer.finish_reason, answer.usage.completion_tokens) == ("length", 1500)
+        until(lambda: len(children(box.pid)) == 1, "the old engine to end with its last stream")
+        again = other.chat("tell me about the lab", max_tokens=2, session="s")
+        assert again.usage.cached_tokens == 0  # what the old engine kept ended with it
     phases = [event["phase"] for event in heard]
     assert phases == sorted(phases, key=ORDER.index)
     assert {"staged", "testing", "watching"} <= set(phases)
@@ -125,8 +129,10 @@ def test_a_hold_while_a_version_is_staged_keeps_it_for_later(box: Box, start: St
     client = start()
     assert client.update("status")["staged"] == "1.0"
     assert serving(client) is None
-    client.update("hold", on=False)
+    assert box.edged("update", "hold", "--off") == "updates go on\n"
     until(lambda: serving(client) == "1.0", "the staged version to serve")
+    shown = json.loads(box.edged("update", "status", "--json"))
+    assert (shown["active"], shown["takeover"]["version"]) == ("1.0", "1.0")  # only a daemon knows the second
 
 
 def test_a_model_that_does_not_fit_beside_the_old_one_takes_its_place(box: Box, start: Start) -> None:

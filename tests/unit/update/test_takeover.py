@@ -210,7 +210,7 @@ def test_three_failed_starts_bring_the_previous_version_back(
     starts = Starts(device.state, device.slots)
     for _ in range(2):
         assert starts.begin() is None
-    starts.succeeded()
+    starts.forget()
     for _ in range(MOST_FAILED):
         assert starts.begin() is None
         assert device.slots.active == "2.0"

@@ -141,6 +141,7 @@ class _Daemon:
         if self._model.origin != "folder":
             keepers.follow(self._model.name)
         self._router.on_update = keepers.desk.answer
+        self._router.update_phases = keepers.phases
         return keepers
 
     def _host_rules(self) -> HostRules:

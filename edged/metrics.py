@@ -14,7 +14,7 @@ from typing import Any
 from wsgiref.simple_server import WSGIRequestHandler, WSGIServer
 
 from prometheus_client import CollectorRegistry, make_wsgi_app
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metric
+from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, Metric
 from prometheus_client.registry import Collector
 
 from edged.errors import ConfigError
@@ -59,6 +59,10 @@ class StatusCollector(Collector):
             yield GaugeMetricFamily("edged_uptime_seconds", "Since the daemon started.", value=status["uptime_s"])
             yield from _front(_map(status, "front"))
             yield from _models([entry for entry in status.get("models", []) if isinstance(entry, Mapping)])
+            update = GaugeMetricFamily("edged_update_phase", "Where an update stands: 1.", labels=["model", "phase"])
+            for model, phase in _map(status, "updates").items():
+                update.add_metric([model, str(phase)], 1.0)
+            yield update
 
 
 def _front(front: Status) -> Iterator[Metric]:
@@ -86,6 +90,7 @@ def _models(models: list[Status]) -> Iterator[Metric]:
         if rss_bytes:
             resident.add_metric([name], rss_bytes)
     yield from (ready, restarts, resident)
+    yield from _served(models)
     for table, place in ((ENGINE, ("engine",)), (KV, ("engine", "kv"))):
         for key, (metric, about) in table.items():
             family = GaugeMetricFamily(metric, about, labels=["model"])
@@ -96,6 +101,19 @@ def _models(models: list[Status]) -> Iterator[Metric]:
                 if found.get(key) is not None:
                     family.add_metric([str(model.get("name"))], found[key])
             yield family
+
+
+def _served(models: list[Status]) -> Iterator[Metric]:
+    """What the engines that run now have answered; counters begin anew with a new version of a model."""
+    tokens = CounterMetricFamily("edged_tokens", "Tokens read and written.", labels=["model", "kind"])
+    ttft = HistogramMetricFamily("edged_ttft_seconds", "Time to first token.", labels=["model"])
+    for model in models:
+        name, served = str(model.get("name")), _map(model, "served")
+        for kind in ("prompt", "completion"):
+            tokens.add_metric([name, kind], served.get(f"{kind}_tokens") or 0)
+        if buckets := _map(served, "ttft_le_s"):
+            ttft.add_metric([name], list(buckets.items()), served.get("ttft_sum_s"))
+    yield from (tokens, ttft)
 
 
 def _map(where: Status, key: str) -> Status:

@@ -29,10 +29,11 @@ def describe(router: Router) -> dict[str, Any]:
             "counts": dict(router.counts),
         },
         "models": [_model(link) for link in router.engines],
+        "updates": router.update_phases(),
         "candidates": [_model(link) for link in router.engines.candidates],
     }
 
 
 def _model(link: EngineLink) -> dict[str, Any]:
     life = {"restarts": link.restarts, "last_end": link.last_end or None}
-    return {**describe_link(link), **life, "engine": link.stats}
+    return {**describe_link(link), **life, "served": link.tally.to_map(), "engine": link.stats}

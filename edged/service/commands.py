@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from edged.service.units import SERVICE, TCP_SOCKET, UPDATE_UNITS
+from edged.service.units import METRICS_UNIT, SERVICE, TCP_SOCKET, UPDATE_UNITS
 
 Command = tuple[str, ...]
 
@@ -38,7 +38,7 @@ def before_removal(*, packaged: bool, tcp: bool = False) -> list[Command]:
     """Stop what runs from the files about to go. The package's own units are the package's to stop."""
     commands = before_install(tcp_goes=tcp)
     if not packaged:
-        commands.append(("systemctl", "disable", "--now", SERVICE, *UPDATE_UNITS[1:]))
+        commands.append(("systemctl", "disable", "--now", METRICS_UNIT, SERVICE, *UPDATE_UNITS[1:]))
     return commands
 
 

@@ -7,6 +7,7 @@ from pathlib import PurePosixPath
 
 from edged.service.units import (
     DEVICES_DROP_IN,
+    METRICS_UNIT,
     SERVICE,
     TCP_SOCKET,
     UPDATE_UNITS,
@@ -21,6 +22,7 @@ DROP_IN_FOLDER = UNIT_FOLDER / f"{SERVICE}.d"
 STATE_FOLDER = PurePosixPath("/var/lib/edged")
 TIMER_STAMP = PurePosixPath("/var/lib/systemd/timers/stamp-edged-update.timer")  # systemd's own, of Persistent=
 CONFIG_FOLDER = PurePosixPath("/etc/edged")
+UNITS = (SERVICE, METRICS_UNIT, *UPDATE_UNITS)
 CONFIG_FILE = CONFIG_FOLDER / "edged.toml"
 
 
@@ -44,7 +46,7 @@ class Plan:
 def unit_files() -> tuple[PurePosixPath, ...]:
     """Every file but the configuration that an installation may have put in place."""
     return (
-        *(UNIT_FOLDER / name for name in (SERVICE, *UPDATE_UNITS)),
+        *(UNIT_FOLDER / name for name in UNITS),
         PurePosixPath("/etc/sysusers.d/edged.conf"),
         PurePosixPath("/etc/tmpfiles.d/edged.conf"),
         DROP_IN_FOLDER / DEVICES_DROP_IN,
@@ -63,7 +65,7 @@ def plan_install(program: str, devices: tuple[DeviceFacts, ...], *, packaged: bo
         files += [
             PlannedFile(PurePosixPath("/etc/sysusers.d/edged.conf"), shipped("edged.sysusers")),
             PlannedFile(PurePosixPath("/etc/tmpfiles.d/edged.conf"), shipped("edged.tmpfiles")),
-            *(PlannedFile(UNIT_FOLDER / name, shipped(name, program)) for name in (SERVICE, *UPDATE_UNITS)),
+            *(PlannedFile(UNIT_FOLDER / name, shipped(name, program)) for name in UNITS),
             PlannedFile(CONFIG_FILE, shipped("edged.toml"), keep=True),
         ]
     drop_in = devices_drop_in(devices)

@@ -16,6 +16,7 @@ PACKAGED_PROGRAM = "/opt/edged/bin/edged"
 
 SERVICE = "edged.service"
 TCP_SOCKET = "edged-tcp.socket"
+METRICS_UNIT = "edged-metrics.service"
 UPDATE_UNITS = ("edged-update.service", "edged-update.path", "edged-update.timer")
 DEVICES_DROP_IN = "50-devices.conf"
 _PACKAGE = Path(__file__).resolve().parent.parent

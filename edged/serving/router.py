@@ -68,6 +68,7 @@ class Router:
         self._engines: Engines | None = None
         self.errands = Errands(lambda rid, fields: self._last(rid, "result", **fields), self._fail)
         self.on_update: Callable[[public.AnyUpdate, Callable[..., None]], Awaitable[dict[str, Any]]] | None = None
+        self.update_phases: Callable[[], dict[str, str]] = dict  # by model, for `status`
         self._idle = asyncio.Event()
         self._idle.set()
 

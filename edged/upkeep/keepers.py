@@ -84,6 +84,10 @@ class Keepers:
         self._engines.check(model)
         raise Unsupported(f"model {name} is served from a folder of its own; updates are for installed models")
 
+    def phases(self) -> dict[str, str]:
+        """Where the takeover of each model's update stands, by model; `idle`: there is none."""
+        return {name: keeper.step.phase for name, (keeper, _) in self._keepers.items()}
+
     async def stop(self) -> None:
         """No change begins any more; one that was begun is left as it stands, whole."""
         for _, task in self._keepers.values():

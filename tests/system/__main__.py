@@ -31,7 +31,9 @@ def main() -> int:
         try:
             base = base_system(cache, options.suite)
         except subprocess.CalledProcessError:
-            print("tests/system: skipped: no Debian could be fetched (debootstrap failed); EDGED_DEBIAN_MIRROR names one")
+            print(
+                "tests/system: skipped: no Debian could be fetched (debootstrap failed); EDGED_DEBIAN_MIRROR names one"
+            )
             return 0
         package = options.deb or _build(work)
         machine = Machine(base, work / "root", work / "console.log")

@@ -137,6 +137,23 @@ def tells_its_health(box: Box) -> str:
     return f"doctor: {len(report['checks'])} checks, none failed; the bundle has the log and no prompt"
 
 
+def is_watched_by_prometheus(box: Box) -> str:
+    """The unit for metrics: off until enabled, for this box alone, as a user that exists only while it runs."""
+    assert box.machine.call("systemctl", "is-active", "edged-metrics")[0] != 0
+    box.machine.run("systemctl", "enable", "--now", "edged-metrics")
+    scrape = "import urllib.request as r; print(r.urlopen('http://127.0.0.1:9464/metrics', timeout=20).read().decode())"
+    box.until("a scrape", lambda: "edged_up 1.0" in box.machine.run("python3", "-c", scrape))
+    told = box.machine.run("python3", "-c", scrape)
+    for name in (
+        "edged_model_ready",
+        "edged_ttft_seconds_count",
+        "edged_kv_budget_bytes",
+        "edged_engine_resident_bytes",
+    ):
+        assert f"{name}{{" in told, name
+    return f"{sum(not line.startswith('#') for line in told.splitlines())} series"
+
+
 def serves_tcp_to_who_has_a_key(box: Box) -> str:
     """Systemd listens and hands the socket over; the service gets no network by it."""
     tcp = ("-e", "tcp://127.0.0.1:5577")
@@ -373,6 +390,7 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     answers_its_clients_and_nobody_else,
     has_no_network_and_no_rights,
     tells_its_health,
+    is_watched_by_prometheus,
     serves_tcp_to_who_has_a_key,
     replaces_a_killed_engine,
     restarts_a_killed_front,

@@ -21,12 +21,19 @@ from edged.metrics import StatusCollector, make_server
 STATUS: dict[str, Any] = {
     "uptime_s": 12.5,
     "front": {"rss_bytes": 40_000_000, "connections": 3, "counts": {"chat": 7, "error.busy": 2}, "live_requests": 1},
+    "updates": {"nano": "watching"},
     "models": [
         {
             "name": "nano",
             "state": "ready",
             "provider": "cpu",
             "restarts": 1,
+            "served": {
+                "prompt_tokens": 11,
+                "completion_tokens": 22,
+                "ttft_sum_s": 0.5,
+                "ttft_le_s": {"0.1": 1, "+Inf": 3},
+            },
             "engine": {"running": 1, "waiting": 4, "kv": {"budget_bytes": 1000}, "memory": {"rss_bytes": 99}},
         }
     ],
@@ -68,6 +75,10 @@ def test_a_scrape_shows_what_status_says() -> None:
     assert found['edged_requests_waiting{model="nano"}'] == 4
     assert found['edged_kv_budget_bytes{model="nano"}'] == 1000
     assert found['edged_temperature_celsius{zone="cpu"}'] == 51
+    assert found['edged_tokens_total{kind="completion",model="nano"}'] == 22
+    assert found['edged_ttft_seconds_bucket{le="0.1",model="nano"}'] == 1
+    assert found['edged_ttft_seconds_count{model="nano"}'] == 3
+    assert found['edged_update_phase{model="nano",phase="watching"}'] == 1
 
 
 def test_a_daemon_that_does_not_answer_is_down_and_the_box_still_has_a_temperature() -> None:

@@ -11,6 +11,7 @@ import pytest
 
 from edged.errors import OwnerError
 from edged.service.units import (
+    METRICS_UNIT,
     SERVICE,
     TCP_SOCKET,
     UPDATE_UNITS,
@@ -29,7 +30,7 @@ NPU = DeviceFacts("Intel NPU", ("/dev/accel/accel0",), ("render",))
 
 def _place(folder: Path, drop_in: str | None = None) -> Path:
     """All units with a program that exists here, as they would lie in /etc/systemd/system."""
-    for name in (SERVICE, *UPDATE_UNITS):
+    for name in (SERVICE, METRICS_UNIT, *UPDATE_UNITS):
         (folder / name).write_text(shipped(name, "/bin/true"))
     (folder / TCP_SOCKET).write_text(tcp_socket("tcp://0.0.0.0:5577") or "")
     if drop_in is not None:
@@ -53,7 +54,7 @@ def _exposure(folder: Path, unit: str) -> float:
 
 
 @needs_systemd
-@pytest.mark.parametrize("unit", [SERVICE, TCP_SOCKET, *UPDATE_UNITS])
+@pytest.mark.parametrize("unit", [SERVICE, METRICS_UNIT, TCP_SOCKET, *UPDATE_UNITS])
 def test_systemd_has_nothing_to_say_against_a_unit(unit: str, tmp_path: Path) -> None:
     done = subprocess.run(
         [str(ANALYZE), "verify", "--recursive-errors=yes", str(_place(tmp_path) / unit)],

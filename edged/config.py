@@ -68,6 +68,9 @@ class Settings(BaseSettings):
     # the engine
     provider: str = Field("auto", description="execution provider: auto or a name from `edged probe`")
     strict_provider: bool = Field(False, description="refuse to start rather than run on another provider")
+    measure_at_load: bool = Field(
+        False, description="measure the providers for a model at its first load, where several work"
+    )
     threads: Annotated[int, Field(ge=0, le=1024)] = Field(0, description="intra-op threads; 0: decided by the runtime")
     max_context: Annotated[int, Field(ge=0, le=2**31 - 1)] = Field(0, description="tokens; 0: the model's safe limit")
     default_max_tokens: Annotated[int, Field(ge=1, le=2**31 - 1)] = 1024

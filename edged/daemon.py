@@ -292,11 +292,11 @@ def wire_limits(settings: Settings) -> WireLimits:
 def engine_options(settings: Settings, model: FoundModel) -> dict[str, Any]:
     """What an engine is told; names are those of edged.engine.options."""
     same = (
-        "provider strict_provider threads max_context default_max_tokens max_queue max_queue_per_client max_running "
-        "tokens_per_minute_per_uid kv_share_per_uid max_priority max_sessions session_idle_s session_reread "
-        "prefix_idle_s prefill_slice_ms prefill_alone_ms stream_interval_ms kv_memory_bytes memory_reserve_bytes "
-        "memory_reserve_fraction load_timeout_s ignore_eos max_image_pixels max_image_bytes "
-        "image_decode_s log_level log_format"
+        "provider strict_provider measure_at_load threads max_context default_max_tokens max_queue "
+        "max_queue_per_client max_running tokens_per_minute_per_uid kv_share_per_uid max_priority max_sessions "
+        "session_idle_s session_reread prefix_idle_s prefill_slice_ms prefill_alone_ms stream_interval_ms "
+        "kv_memory_bytes memory_reserve_bytes memory_reserve_fraction load_timeout_s ignore_eos "
+        "max_image_pixels max_image_bytes image_decode_s log_level log_format"
     )
     own = {"name": model.name, "folder": str(model.folder), "state_dir": str(settings.state_path)}
     return own | {name: getattr(settings, name) for name in same.split()}

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from edged.engine.backends.base import Backend, Slot
 from edged.engine.pace import Pace
 from edged.engine.sampler import Picked
+from edged.errors import RequestError
 from edged.protocol.pulse import PulseWriter
 
 if TYPE_CHECKING:
@@ -25,6 +26,7 @@ class AnnouncedBackend:
     def __init__(self, backend: Backend, pulse: PulseWriter, pace: Pace) -> None:
         self._backend, self._pulse, self._pace = backend, pulse, pace
         self.info = backend.info
+        self.failures_in_a_row = 0  # of reading and writing tokens, whatever the request
         self.rid = 0  # the request that the next call works for; set by the scheduler
 
     @contextmanager
@@ -34,6 +36,18 @@ class AnnouncedBackend:
             yield
         finally:
             self._pulse.beat(BETWEEN_CALLS_S)
+
+    @contextmanager
+    def _counted(self) -> Iterator[None]:
+        """A refusal is an answer too; anything else that is raised is the provider's failure, or the model's."""
+        try:
+            yield
+        except RequestError:
+            raise
+        except Exception:
+            self.failures_in_a_row += 1
+            raise
+        self.failures_in_a_row = 0
 
     def busy_for(self, allowed_s: float) -> AbstractContextManager[None]:
         """Around other native work for the request in hand, such as decoding its pictures."""
@@ -55,7 +69,7 @@ class AnnouncedBackend:
             return self._backend.open_slot(capacity_tokens)
 
     def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
-        with self._call(self._pace.prefill_allowed_s(len(tokens))):
+        with self._call(self._pace.prefill_allowed_s(len(tokens))), self._counted():
             started_s = time.perf_counter()
             self._backend.prefill(slot, tokens)
             self._pace.prefilled(len(tokens), time.perf_counter() - started_s)
@@ -69,7 +83,8 @@ class AnnouncedBackend:
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         self._pulse.beat(self._pace.step_allowed_s(len(slots)), self.rid)
         started_s = time.perf_counter()
-        picked = self._backend.step(slots)
+        with self._counted():
+            picked = self._backend.step(slots)
         self._pace.stepped((time.perf_counter() - started_s) / len(slots))
         self._pulse.beat(BETWEEN_CALLS_S)
         return picked

@@ -10,12 +10,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from edged.engine.announced import AnnouncedBackend
-from edged.engine.choose import choose
+from edged.engine.fallback import open_on_best
 from edged.engine.memory import EngineMemory, MemoryPolicy
 from edged.engine.neighbours import Neighbours, anonymous_bytes
 from edged.engine.options import EngineOptions
 from edged.engine.pace import Pace
-from edged.errors import HardwareError, ModelError
+from edged.errors import ModelError
 from edged.hardware.selection import Selection
 from edged.protocol.pulse import PulseWriter
 from edged.protocol.shared_ledger import SharedLedger
@@ -42,7 +42,7 @@ class Loaded:
     selection: Selection
 
 
-def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]) -> Loaded:
+def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[..., None]) -> Loaded:
     """Load the model named in `options`. Raises ModelError, also when its weights do not fit into memory."""
     started_s = time.monotonic()
     folder = Path(options.folder)
@@ -55,19 +55,22 @@ def load(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]
     memory.check_room(manifest, _others(folder, Path(options.state_dir)))
     tell(f"loading {manifest.weights_bytes / 1e6:.0f} MB of weights")
     pulse.beat(options.load_timeout_s)
-    selection = select(options, folder, tell)
-    native = _open(manifest, options.name, context, selection)
-    if options.ignore_eos:
-        native.info = replace(native.info, eos_token_ids=frozenset())
-    pace = Pace(options.prefill_slice_ms / 1000, options.prefill_alone_ms / 1000)
-    backend = AnnouncedBackend(native, pulse, pace)
-    tell("asking it a first question")
-    activation_bytes = _warm_up(backend, pace)
-    if native.info.most_crops:
-        tell("showing it a first picture")
-        activation_bytes = max(activation_bytes, _first_sight(backend, pace))
-    memory.loaded(activation_bytes, on_card=selection.got.key in CARD_PROVIDERS)
-    return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s, selection)
+
+    def open_on(selection: Selection) -> Loaded:
+        native = _open(manifest, options.name, context, selection)
+        if options.ignore_eos:
+            native.info = replace(native.info, eos_token_ids=frozenset())
+        pace = Pace(options.prefill_slice_ms / 1000, options.prefill_alone_ms / 1000)
+        backend = AnnouncedBackend(native, pulse, pace)
+        tell("asking it a first question")
+        activation_bytes = _warm_up(backend, pace)
+        if native.info.most_crops:
+            tell("showing it a first picture")
+            activation_bytes = max(activation_bytes, _first_sight(backend, pace))
+        memory.loaded(activation_bytes, on_card=selection.got.key in CARD_PROVIDERS)
+        return Loaded(backend, pace, memory, native.strips_first_space, time.monotonic() - started_s, selection)
+
+    return open_on_best(options, tell, open_on)[0]
 
 
 def _open(manifest: ModelManifest, name: str, context_tokens: int, selection: Selection) -> GenaiBackend:
@@ -99,18 +102,6 @@ def make_memory(options: EngineOptions, ceiling_bytes: int = 0) -> EngineMemory:
         MemoryPolicy(ceiling_bytes, options.memory_reserve_bytes, options.memory_reserve_fraction),
         Neighbours(SharedLedger(options.ledger_fd) if options.ledger_fd >= 0 else None, options.ledger_row),
     )
-
-
-def select(options: EngineOptions, folder: Path, tell: Callable[[str], None]) -> Selection:
-    """The provider to load this model on, and its settings. Raises ModelError when nothing usable is left."""
-    tell("choosing the execution provider")
-    try:
-        selection = choose(folder, options.provider, Path(options.state_dir), strict=options.strict_provider)
-    except HardwareError as error:
-        raise ModelError(folder, "", str(error)) from error
-    if options.threads:
-        selection = replace(selection, setting=replace(selection.setting, threads=options.threads))
-    return selection
 
 
 def _warm_up(backend: AnnouncedBackend, pace: Pace) -> int:

@@ -45,6 +45,9 @@ class EngineOptions:
     log_format: str
     ledger_fd: int = -1  # the shared ledger of memory, and this engine's row; -1: it is alone
     ledger_row: int = 0
+    measure_at_load: bool = False
+    blamed_provider: str = ""  # engines on it ended again and again, as the front saw
+    blamed_reason: str = ""
     max_image_pixels: int = 16 * 2**20
     max_image_bytes: int = 144 * 2**20
     image_decode_s: float = 10.0

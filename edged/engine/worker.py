@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
-from edged.engine.choose import selection_map
+from edged.engine.choose import forget_not, selection_map
+from edged.engine.fallback import take_blame
 from edged.engine.heat import Heat
 from edged.engine.intake import Policy
 from edged.engine.link import FrontLink
@@ -22,6 +23,8 @@ from edged.engine.report import stats
 from edged.engine.scheduler import Scheduler
 from edged.errors import ModelError
 from edged.hardware.pressure import PressureLevel
+from edged.hardware.trial_messages import CPU
+from edged.hardware.tune_table import Failure
 from edged.logs import set_up
 from edged.protocol import engine as wire
 from edged.protocol.pulse import PulseWriter
@@ -35,13 +38,14 @@ BLOCKED_WAIT_S = 0.02
 IDLE_ALLOWED_S = 2.0
 TICK_S = 1.0
 FAREWELL_S = 5.0
+MOST_FAILURES = 3  # native calls in a row, before a provider other than the CPU is left
 OOM_SCORE_ADJ = 500  # when memory runs out the kernel takes the engine, which is restarted, and not the front
 NICENESS = 5  # the front answers pings while the engine computes
 PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use."""
+    """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use, 3 its provider fails while serving."""
     if len(sys.argv) != 4:
         print("edged.engine.worker is started by `edged serve`", file=sys.stderr)
         return 2
@@ -70,9 +74,10 @@ def main() -> int:
 def _load(front: FrontLink, pulse: PulseWriter, options: EngineOptions) -> tuple[dict[str, object], Callable[[], None]]:
     """What is told of the model, and the loop that serves it: a plain model has one of its own."""
 
-    def tell(phase: str) -> None:
-        front.send(wire.Loading(phase))
+    def tell(phase: str, provider: str = "") -> None:
+        front.send(wire.Loading(phase, provider))
 
+    take_blame(options)
     if is_plain(Path(options.folder)):
         from edged.engine.plain.load import load_plain
         from edged.engine.plain.serve import serve_plain
@@ -149,6 +154,8 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             while scheduler.jobs and time.monotonic() - started_s < LOOK_EVERY_S:
                 scheduler.turn()  # a small model has several tokens in the time that looking for messages costs
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
+            if loaded.backend.failures_in_a_row >= MOST_FAILURES and loaded.selection.got.key != CPU.key:
+                _leave_provider(front, options, loaded.selection.got.key)
             if not scheduler.busy:
                 next_tick_s = 0.0  # status shall not say for another second that something runs
         elif scheduler.unsettled:
@@ -163,6 +170,15 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             front.send(
                 wire.Stats({**stats(scheduler, loaded.pace), "memory": loaded.memory.to_map(), "heat": heat.to_map()})
             )
+
+
+def _leave_provider(front: FrontLink, options: EngineOptions, key: str) -> None:
+    """It fails at everything: the next engine takes the next best."""
+    reason = f"{MOST_FAILURES} native calls in a row failed; the log has them"
+    log.error("provider failed model=%s provider=%s: %s", options.name, key, reason)
+    forget_not(options, Failure(key, reason, time.time()))
+    front.close()
+    sys.exit(3)
 
 
 def _patience_s(scheduler: Scheduler) -> float:

@@ -73,9 +73,10 @@ class LoadFailed:
 
 @dataclass(frozen=True, slots=True)
 class Loading:
-    """Where the load stands: a short phrase for people."""
+    """Where the load stands: a short phrase for people, and the provider's key once that is chosen."""
 
     phase: str
+    provider: str = ""
 
 
 @dataclass(frozen=True, slots=True)

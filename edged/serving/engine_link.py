@@ -38,6 +38,7 @@ FIRST_BACKOFF_S = 0.1
 MAX_BACKOFF_LOST_S = 2.0
 MAX_BACKOFF_FAILED_S = 60.0
 STEADY_S = 30.0  # an engine that served this long starts the back-off anew
+BLAMED_AFTER = 3  # early ends in a row; one or two may be the doing of an input, which is quarantined then
 GOODBYE_S = 5.0
 START_ALLOWED_S = 60.0  # Python and its imports from a cold SD card, until the engine's first beat
 END_ALLOWED_S = 30.0  # a killed process gives its memory back first; one that waits for a device may never end
@@ -93,6 +94,8 @@ class EngineLink:
         self._on_message, self._on_lost, self._on_change = on_message, on_lost, on_change
         self._beside = beside
         self._ledger, self._row = ledger, -1
+        self._provider = ""
+        self._early_ends = 0  # in a row, of engines that had not served for STEADY_S
         self.idle_s = idle_s
         self.used_s = 0.0
         self._directory: Path | None = None
@@ -265,7 +268,7 @@ class EngineLink:
 
     def _start_process(self, endpoint: str) -> EngineProcess:
         """With a row of the shared ledger, which is promised to it from its first moment."""
-        options = {**self._options, "restarts": self.restarts}
+        options = {**self._options, **self._blame(), "restarts": self.restarts}
         if self._ledger is None:
             return EngineProcess(endpoint, options, self._ended)
         row, fd = self._ledger.free_row(), self._ledger.fd
@@ -273,6 +276,14 @@ class EngineLink:
         self._ledger.write(row, Row(process.pid, 0, 0))
         self._row = row
         return process
+
+    def _blame(self) -> dict[str, str]:
+        """The provider on which engines ended again and again, for the next one to pass over; once."""
+        if self._early_ends < BLAMED_AFTER or not self._provider:
+            return {}
+        reason = f"{self._early_ends} engines in a row ended within {STEADY_S:.0f} s ({self.last_end})"
+        self._early_ends = 0
+        return {"blamed_provider": self._provider, "blamed_reason": reason}
 
     def _open_channel(self) -> str:
         """A fresh private socket, so that nothing meant for an engine that died reaches the next; its endpoint."""
@@ -327,6 +338,7 @@ class EngineLink:
             for start in held.values():
                 self._send(start)
         elif isinstance(message, wire.Loading):
+            self._provider = message.provider or self._provider
             if self.state is State.LOADING:
                 self._set(State.LOADING, message.phase)
         elif isinstance(message, wire.LoadFailed):
@@ -368,6 +380,7 @@ class EngineLink:
             self._backoff_s = FIRST_BACKOFF_S
         failed = self.state is State.FAILED
         if not failed:
+            self._early_ends = 0 if served_s > STEADY_S else self._early_ends + 1
             self.restarts += 1
             was_ready = self.state is State.READY
             log.error("engine lost model=%s how=%r suspect_rid=%d", self.name, self.last_end, beat.rid)

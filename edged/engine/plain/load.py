@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from edged.engine.choose import selection_map
-from edged.engine.load import CARD_PROVIDERS, make_memory, select
+from edged.engine.fallback import open_on_best
+from edged.engine.load import CARD_PROVIDERS, make_memory
 from edged.engine.memory import EngineMemory
 from edged.engine.neighbours import anonymous_bytes
 from edged.engine.options import EngineOptions
@@ -56,7 +57,7 @@ class LoadedPlain:
         }
 
 
-def load_plain(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str], None]) -> LoadedPlain:
+def load_plain(options: EngineOptions, pulse: PulseWriter, tell: Callable[..., None]) -> LoadedPlain:
     """Load the model named in `options`. Raises ModelError, also when it does not fit into memory."""
     started_s = time.monotonic()
     folder = Path(options.folder)
@@ -65,20 +66,22 @@ def load_plain(options: EngineOptions, pulse: PulseWriter, tell: Callable[[str],
     memory = make_memory(options)
     memory.check_room(model)
     pulse.beat(options.load_timeout_s)
-    selection = select(options, folder, tell)
-    tell(f"loading {model.weights_bytes / 1e6:.1f} MB of weights")
-    pulse.beat(options.load_timeout_s)
     from edged.engine.backends.ort import OrtBackend  # the native library: not before the folder was checked
 
-    backend = OrtBackend(folder, model.manifest.file, selection.got, selection.setting, strict=options.strict_provider)
-    runner = Runner(model, backend, pulse)
-    tasks = _tasks(model, options)
-    tell("running it a first time")
-    before_bytes = anonymous_bytes()
-    _warm_up(runner, tasks)
-    grown_bytes = max(0, anonymous_bytes() - before_bytes)  # onnxruntime's arena keeps what a run took
-    memory.loaded(grown_bytes * runner.max_rows, on_card=selection.got.key in CARD_PROVIDERS)
-    return LoadedPlain(model, runner, tasks, memory, selection, time.monotonic() - started_s)
+    def open_on(selection: Selection) -> LoadedPlain:
+        pulse.beat(options.load_timeout_s)
+        strict = options.strict_provider
+        backend = OrtBackend(folder, model.manifest.file, selection.got, selection.setting, strict=strict)
+        runner = Runner(model, backend, pulse)
+        tasks = _tasks(model, options)
+        tell("running it a first time")
+        before_bytes = anonymous_bytes()
+        _warm_up(runner, tasks)
+        grown_bytes = max(0, anonymous_bytes() - before_bytes)  # onnxruntime's arena keeps what a run took
+        memory.loaded(grown_bytes * runner.max_rows, on_card=selection.got.key in CARD_PROVIDERS)
+        return LoadedPlain(model, runner, tasks, memory, selection, time.monotonic() - started_s)
+
+    return open_on_best(options, tell, open_on)[0]
 
 
 def _tasks(model: PlainModel, options: EngineOptions) -> dict[str, Task]:

@@ -130,24 +130,18 @@ class _Daemon:
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
 
     def _keep(self) -> Keepers | None:
-        """Follow the store for the model that is served by its name, if this daemon is the one to do so."""
+        """Follow the store for models that are served by their names, if this daemon is the one to do so."""
         if self._claimed is None:
             return None
         settings = self._settings
         known = {"EDGED_STATE_DIR": str(settings.state_path), "EDGED_MODEL": settings.model}
-        keepers = Keepers(
-            settings.state_path, self._claimed, self._engines, self._ledger, self._host_rules, self._limits, known
-        )
-        if self._model.origin != "folder":
-            keepers.follow(self._model.name)
+        keepers = Keepers(settings.state_path, self._claimed, self._engines, self._host_rules, self._limits, known)
         self._router.on_update = keepers.desk.answer
         self._router.update_phases = keepers.phases
         return keepers
 
     def _host_rules(self) -> HostRules:
-        settings = self._settings
-        reserve = Reserve(settings.memory_reserve_bytes, settings.memory_reserve_fraction)
-        return HostRules(reserve, settings.update_drain_s, settings.load_timeout_s)
+        return HostRules(self._settings.update_drain_s, self._settings.load_timeout_s)
 
     def _limits(self) -> Limits:
         settings = self._settings

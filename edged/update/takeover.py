@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Generic, Protocol, TypeVar
 
 from edged.errors import EdgedError, ModelError
+from edged.protocol.engine import NO_ROOM
 from edged.store.durable import StoreError
 from edged.store.journal import uncommitted
 from edged.store.slots import Slots
@@ -128,7 +129,7 @@ class Takeover(Generic[E]):
             if candidate is not None:
                 await candidate.end()
             raise
-        held = "" if reason else self._held()
+        held = self._why_wait(way, reason)
         if reason or held or candidate is None:
             await self._leave(candidate, way)
             return self._wait(version, held) if held else await self._refuse(version, bundle.release, reason)
@@ -214,10 +215,17 @@ class Takeover(Generic[E]):
         if way is Plan.INSTEAD:
             await self._host.restore(self._active_folder())
 
-    def _wait(self, version: str, held: str) -> Outcome:
-        """It passed, and stays staged."""
-        self._tell("waiting", version, f"held: {held}")
-        return Outcome(version, False, f"held: {held}")
+    def _why_wait(self, way: Plan, reason: str) -> str:
+        """Held by hand, or memory that was free a moment ago went to somebody else: neither is a verdict."""
+        if reason:
+            return reason if way is Plan.BESIDE and NO_ROOM in reason else ""
+        held = self._held()
+        return f"held: {held}" if held else ""
+
+    def _wait(self, version: str, why: str) -> Outcome:
+        """It stays staged."""
+        self._tell("waiting", version, why)
+        return Outcome(version, False, why)
 
     async def _refuse(self, version: str, release: int, reason: str) -> Outcome:
         await asyncio.to_thread(self._slots.refuse, version, reason, release)

@@ -35,6 +35,7 @@ class Desk:
         match request:
             case public.UpdateHold():
                 await asyncio.to_thread(self._hold, request.reason if request.on else "")
+                keeper.look()
             case public.UpdateRollback():
                 return await self._roll_back(keeper, request.reason)
             case public.UpdateCheck():

@@ -8,11 +8,9 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from edged.errors import HardwareError, RequestError, Unavailable
-from edged.hardware.budget import Reserve
-from edged.hardware.memory import process_rss, read_memory
+from edged.errors import RequestError, Unavailable
+from edged.hardware.memory import process_rss
 from edged.protocol import engine as wire
-from edged.protocol.shared_ledger import HOST, SharedLedger
 from edged.serving.engine_link import EngineLink, State
 from edged.serving.engines import Engines
 from edged.update.bundle import Golden
@@ -23,10 +21,8 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class HostRules:
-    """`reserve` stays free beside all models; running streams get `drain_s` before their model leaves, `load_s` is what
-    the version before may take to come back."""
+    """Running streams get `drain_s` before their model leaves; the version before may take `load_s` to come back."""
 
-    reserve: Reserve
     drain_s: float
     load_s: float
 
@@ -69,13 +65,10 @@ class _Since:
 
 
 class PoolHost:
-    """For the model `name`. `shipped` is its folder inside the package, if it ships; `ledger` has what all engines
-    promised; `rules()` are those of now."""
+    """For the model `name`. `shipped` is its folder inside the package, if it ships; `rules()` are those of now."""
 
-    def __init__(
-        self, engines: Engines, name: str, shipped: Path | None, ledger: SharedLedger, rules: Callable[[], HostRules]
-    ) -> None:
-        self._engines, self._name, self.shipped, self._ledger, self._rules = engines, name, shipped, ledger, rules
+    def __init__(self, engines: Engines, name: str, shipped: Path | None, rules: Callable[[], HostRules]) -> None:
+        self._engines, self._name, self.shipped, self._rules = engines, name, shipped, rules
         self._since: _Since | None = None
 
     @property
@@ -88,15 +81,7 @@ class PoolHost:
         return LinkEngine(self._engines, link) if link.state is State.READY else None
 
     def free_bytes(self) -> int:
-        """Headroom without the reserve and without what engines have promised and not taken yet: mapped weights, which
-        the kernel counts as free, and booked KV that was not written to. What cannot be read counts as nothing."""
-        try:
-            reading = read_memory()
-        except HardwareError:
-            return 0
-        promised = [row for row in self._ledger.rows() if row.pool == HOST]
-        untouched_bytes = sum(max(0, row.promised_bytes - _taken_bytes(row.pid)) for row in promised)
-        return max(0, reading.headroom_bytes - self._rules().reserve.of(reading.usable_total_bytes) - untouched_bytes)
+        return self._engines.free_bytes()
 
     async def start(self, folder: Path, limit_s: float) -> LinkEngine:
         link = await self._engines.open_candidate(self._name, folder, folder.name, limit_s)
@@ -146,9 +131,3 @@ class PoolHost:
             return False
         self._engines.promote(candidate)
         return True
-
-
-def _taken_bytes(pid: int) -> int:
-    """Memory of a process that is no mapped file; 0 when it is gone."""
-    memory = process_rss(pid)
-    return memory.anon_bytes or 0 if memory else 0

@@ -13,7 +13,6 @@ from collections.abc import Callable
 from pathlib import Path
 
 from edged.errors import Unsupported
-from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.engines import Engines
 from edged.store.digests import is_name
 from edged.store.durable import StoreError
@@ -28,6 +27,8 @@ from edged.upkeep.upkeep import Upkeep
 from edged.upkeep.waker import Waker
 
 log = logging.getLogger(__name__)
+
+LOOK_S = 5.0  # for models that came into the pool
 
 
 def before_the_start(state: Path, endpoint: str, model: str) -> int | None:
@@ -58,31 +59,43 @@ class Keepers:
         state: Path,
         descriptor: int,
         engines: Engines,
-        ledger: SharedLedger,
         rules: Callable[[], HostRules],
         limits: Callable[[], Limits],
         environment: dict[str, str],
     ) -> None:
-        self._state, self._descriptor, self._engines, self._ledger = state, descriptor, engines, ledger
+        self._state, self._descriptor, self._engines = state, descriptor, engines
         self._rules, self._limits = rules, limits
         self._waker = Waker(state, environment)
         self._keepers: dict[str, tuple[Upkeep, asyncio.Task[None]]] = {}
+        self._noticing = asyncio.create_task(self._notice())
         self.desk = Desk(state, self._waker, self.of)
 
-    def follow(self, name: str) -> None:
-        """Keep a model that is served by its name."""
+    async def _notice(self) -> None:
+        """Models come into the pool as clients ask for them; each installed one is kept from then on."""
+        while True:
+            for link in self._engines:
+                if link.name not in self._keepers and self._is_installed(link.name, link.folder):
+                    self._follow(link.name)
+            await asyncio.sleep(LOOK_S)
+
+    def _is_installed(self, name: str, folder: Path) -> bool:
+        """Else it was named by its path."""
+        return folder == embedded_folder() / name or folder.parent == self._state / "models" / name
+
+    def _follow(self, name: str) -> None:
         shipped = embedded_folder() / name
-        host = PoolHost(self._engines, name, shipped if shipped.is_dir() else None, self._ledger, self._rules)
+        host = PoolHost(self._engines, name, shipped if shipped.is_dir() else None, self._rules)
         keeper = Upkeep(self._state, name, host, self._limits)
         self._keepers[name] = (keeper, asyncio.create_task(keeper.run()))
 
     def of(self, model: str | None) -> Upkeep:
         """The keeper of a model, of the default one for None. Raises NotFound, Unsupported."""
-        name = model or self._engines.default.name
-        if name in self._keepers:
-            return self._keepers[name][0]
-        self._engines.check(model)
-        raise Unsupported(f"model {name} is served from a folder of its own; updates are for installed models")
+        link = self._engines.serving(model) if model else self._engines.default
+        if link.name not in self._keepers and self._is_installed(link.name, link.folder):
+            self._follow(link.name)
+        if link.name in self._keepers:
+            return self._keepers[link.name][0]
+        raise Unsupported(f"model {link.name} is served from a folder of its own; updates are for installed models")
 
     def phases(self) -> dict[str, str]:
         """Where the takeover of each model's update stands, by model; `idle`: there is none."""
@@ -90,9 +103,10 @@ class Keepers:
 
     async def stop(self) -> None:
         """No change begins any more; one that was begun is left as it stands, whole."""
-        for _, task in self._keepers.values():
+        tasks = [self._noticing, *(task for _, task in self._keepers.values())]
+        for task in tasks:
             task.cancel()
-        for _, task in self._keepers.values():
+        for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
         await self._waker.stop()

@@ -31,8 +31,8 @@ from edged.upkeep.host import LinkEngine, PoolHost
 
 log = logging.getLogger(__name__)
 
-LOOK_S = 0.5
-RETRY_S = 60.0  # after the disk failed
+LOOK_S, IDLE_LOOK_S = 0.5, 5.0  # while something goes on, and while nothing does
+RETRY_S, ROOM_RETRY_S = 60.0, 600.0  # after the disk failed, after memory was short
 ENDED = frozenset({"committed", "refused", "rolled_back", "waiting"})
 
 
@@ -63,6 +63,7 @@ class Upkeep:
         )
         self._good: tuple[EngineLink, int] | None = None
         self._settled: tuple[object, ...] = ()
+        self._look = asyncio.Event()
         self._not_before_s = 0.0
 
     async def run(self) -> None:
@@ -74,12 +75,17 @@ class Upkeep:
                 if seen != self._settled and time.monotonic() >= self._not_before_s:
                     async with self._alone:
                         await self._interruptible(self._next_change())
-                    self._settled = seen
+                    is_short = self.step.phase == "waiting" and NO_ROOM in self.step.detail
+                    self._settled = () if is_short else seen
+                    self._not_before_s = time.monotonic() + ROOM_RETRY_S if is_short else 0.0
             except (OSError, EdgedError) as error:
                 log.error("update put off for %.0f s model=%s: %s", RETRY_S, self.slots.model, error)
                 self._tell("waiting", self.step.version, f"{error}; tried again later")
                 self._not_before_s = time.monotonic() + RETRY_S
-            await asyncio.sleep(LOOK_S)
+            self._look.clear()
+            is_calm = self._host_is_ready() and not self._listeners and self.step.phase in ("idle", *ENDED)
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._look.wait(), IDLE_LOOK_S if is_calm else LOOK_S)
 
     async def roll_back(self, reason: str) -> str | None:
         """The version before serves again; returns it, None for the one that shipped. Updates are held from now on.
@@ -97,6 +103,10 @@ class Upkeep:
                 release = await asyncio.to_thread(self.slots.release_of, bad)
                 await self._takeover.go_back(reason, release)
             return self.slots.active
+
+    def look(self) -> None:
+        """Something on the disk was changed just now."""
+        self._look.set()
 
     async def forgive(self) -> None:
         """Versions that failed here may be tried again. Raises OSError."""
@@ -120,6 +130,7 @@ class Upkeep:
     def listening(self, listener: Callable[[Step], None]) -> Iterator[None]:
         """`listener` hears of each step."""
         self._listeners.add(listener)
+        self._look.set()
         try:
             yield
         finally:
@@ -134,7 +145,7 @@ class Upkeep:
             return
         active = await asyncio.to_thread(lambda: self.slots.active)
         folder = self.slots.path(active) if active is not None else self._host.shipped
-        if folder is not None and link.folder != folder:
+        if folder is not None and link.folder != folder and link.state is not State.UNLOADED:  # else at its next load
             log.info("model follows the store model=%s version=%s", self.slots.model, active or "shipped")
             await self._host.restore(self.slots.path(active) if active is not None else None)
             return
@@ -184,6 +195,12 @@ class Upkeep:
             done, self._work = self._work, None
         if not done.cancelled():
             done.result()
+
+    def _host_is_ready(self) -> bool:
+        try:
+            return self._host.link.state is State.READY
+        except EdgedError:
+            return False
 
     def _new_takeover(self) -> Takeover[LinkEngine]:
         return Takeover(self.slots, self._host, self._limits(), self._tell, lambda: hold.held(self._folder))

@@ -24,6 +24,7 @@ from edged.client.errors import (
     UnknownError,
     UsageError,
 )
+from edged.client.plain import Box, Embedding, Inference, Label, Tensor
 from edged.client.replies import (
     Accepted,
     Answer,
@@ -51,6 +52,7 @@ __all__ = [
     "AsyncClient",
     "AsyncStream",
     "BadReply",
+    "Box",
     "ChatOptions",
     "Client",
     "ClientError",
@@ -58,8 +60,11 @@ __all__ = [
     "ConnectionLost",
     "DaemonNotFound",
     "Delta",
+    "Embedding",
     "Event",
     "Hello",
+    "Inference",
+    "Label",
     "Message",
     "Model",
     "NoReply",
@@ -68,6 +73,7 @@ __all__ = [
     "SamplingOptions",
     "Status",
     "Stream",
+    "Tensor",
     "Timings",
     "Tokens",
     "UnknownError",

@@ -8,12 +8,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequenc
 from types import TracebackType
 from typing import Any, Literal, Self, Unpack, overload
 
-from edged.client import requests
+from edged.client import plain, requests
 from edged.client.aio_connection import AsyncConnection
 from edged.client.assembly import Assembly, progress_of, result_of
 from edged.client.connection import Key
 from edged.client.errors import UsageError
 from edged.client.exchange import Pending
+from edged.client.plain import Embedding, EmbedOptions, Inference, InferOptions, Tensor
 from edged.client.replies import (
     Accepted,
     Answer,
@@ -93,6 +94,22 @@ class AsyncClient:
     async def tokenize(self, text: str, *, model: str | None = None) -> Tokens:
         """The model's token ids of a text."""
         return made_from(Tokens, result_of(await self._connection.call("tokenize", {"text": text, "model": model})))
+
+    async def infer(
+        self,
+        image: bytes | None = None,
+        *,
+        inputs: Mapping[str, Tensor] | None = None,
+        **options: Unpack[InferOptions],
+    ) -> Inference:
+        """Run a plain ONNX model on one image (the bytes of a PNG, JPEG or WebP file) or on named tensors."""
+        request, frames = plain.infer_request(image, inputs, options)
+        return plain.inference_of(result_of(await self._connection.call_with(request, frames, patient=True)))
+
+    async def embed(self, texts: str | Sequence[str], **options: Unpack[EmbedOptions]) -> Embedding:
+        """One vector for each text (at most 256), from a text-embedding model."""
+        request = plain.embed_request(texts, options)
+        return plain.embedding_of(result_of(await self._connection.call_with(request, patient=True)))
 
     async def ping(self) -> float:
         """Seconds the daemon has been up."""

@@ -79,7 +79,13 @@ class AsyncConnection:
 
     async def call(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One request with one reply."""
-        pending = await self.ask(requests.request(op, fields))
+        return await self.call_with(requests.request(op, fields))
+
+    async def call_with(
+        self, request: Mapping[str, Any], attachments: Sequence[bytes] = (), *, patient: bool = False
+    ) -> dict[str, Any]:
+        """One request with one reply; `patient` as in Pending."""
+        pending = await self.ask(request, attachments, patient=patient)
         try:
             return await self.receive(pending)
         finally:

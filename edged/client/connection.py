@@ -77,7 +77,13 @@ class Connection:
 
     def call(self, op: str, fields: Mapping[str, Any]) -> dict[str, Any]:
         """One request with one reply."""
-        pending = self.ask(requests.request(op, fields))
+        return self.call_with(requests.request(op, fields))
+
+    def call_with(
+        self, request: Mapping[str, Any], attachments: Sequence[bytes] = (), *, patient: bool = False
+    ) -> dict[str, Any]:
+        """One request with one reply; `patient` as in Pending."""
+        pending = self.ask(request, attachments, patient=patient)
         try:
             return self.receive(pending)
         finally:

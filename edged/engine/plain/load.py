@@ -44,7 +44,7 @@ class LoadedPlain:
         return {
             "type": f"onnx {self.model.manifest.task}",
             "task": self.model.manifest.task,
-            "takes": list(self.tasks),
+            "ops": ["embed", "infer"] if "text" in self.tasks else ["infer"],
             "description": self.model.manifest.description,
             "classes": len(self.model.labels) or None,
             "max_batch": self.runner.max_rows,

@@ -1,0 +1,1 @@
+"""Where `edged watch` gets its frames: a folder that something writes images to, or a camera."""

@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""`infer` on the digits through the daemon, with clients in processes of their own, against a bare loop without edged.
+
+Alternates bare and daemon in one run and prints medians and ratios as JSON. Two kinds of work:
+  image: the bytes of a PNG to the best label; bare: Pillow, numpy, one InferenceSession.run, arg max
+  tensor: one prepared row to the scores; bare: InferenceSession.run alone
+
+    tools/bench_infer.py                                  # 8 clients, one request in flight each
+    tools/bench_infer.py --clients 8 --in-flight 8        # each keeps eight in flight
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import io
+import json
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+sys.path.insert(0, str(ROOT))
+MODEL = ROOT / "models" / "digits"
+WARM_UP_S = 0.5
+
+
+def main() -> int:
+    """Exit code 0; the figures are for reading, not for passing."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=8)
+    parser.add_argument("--in-flight", type=int, default=1, help="requests each client keeps in flight")
+    parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--child", choices=("bare", "client"), help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=("image", "tensor"), help=argparse.SUPPRESS)
+    parser.add_argument("--endpoint", help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    if options.child == "bare":
+        print(bare(options.kind, options.seconds))
+    elif options.child == "client":
+        print(asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight)))
+    else:
+        print(json.dumps(compare(options), indent=2))
+    return 0
+
+
+def sample() -> bytes:
+    """A PNG of one digit, 80 x 80."""
+    return (ROOT / "tests" / "data" / "digits" / "7-0.png").read_bytes()
+
+
+def bare(kind: str, seconds: float) -> float:
+    """Answers a second of a loop that a program without edged would have."""
+    os.environ["ORT_DISABLE_TELEMETRY"] = "1"
+    import numpy as np
+    import onnxruntime as ort
+    from PIL import Image
+
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = 1
+    session = ort.InferenceSession(str(MODEL / "model.onnx"), options)
+    data, row = sample(), np.zeros((1, 1, 8, 8), np.float32)
+
+    def image() -> int:
+        small = Image.open(io.BytesIO(data)).convert("L").resize((8, 8), Image.Resampling.BOX)
+        pixels = (255 - np.asarray(small, np.float32))[None, None] / 255
+        scores = session.run(None, {"pixels": pixels})[0][0]
+        powers = np.exp(scores - scores.max())
+        return int((powers / powers.sum()).argmax())
+
+    def tensor() -> Any:
+        return session.run(None, {"pixels": row})
+
+    work = image if kind == "image" else tensor
+    for until_s in (WARM_UP_S, seconds):
+        count, started_s = 0, time.perf_counter()
+        while time.perf_counter() - started_s < until_s:
+            work()
+            count += 1
+    return count / (time.perf_counter() - started_s)
+
+
+async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> float:
+    """Answers a second of one client."""
+    from edged.client import AsyncClient, Tensor
+
+    data, inputs = sample(), {"pixels": Tensor("float32", (1, 1, 8, 8), bytes(256))}
+    counted = 0
+
+    async with AsyncClient(endpoint) as connection:
+
+        async def one_after_the_other(until_s: float) -> None:
+            nonlocal counted
+            while time.perf_counter() < until_s:
+                await (connection.infer(data) if kind == "image" else connection.infer(inputs=inputs))
+                counted += 1
+
+        for length_s in (WARM_UP_S, seconds):
+            counted, started_s = 0, time.perf_counter()
+            await asyncio.gather(*(one_after_the_other(started_s + length_s) for _ in range(in_flight)))
+        return counted / (time.perf_counter() - started_s)
+
+
+def compare(options: argparse.Namespace) -> dict[str, Any]:
+    """All rounds, alternating."""
+    found: dict[str, list[float]] = {}
+    with tempfile.TemporaryDirectory(prefix="edged-bench-", dir="/tmp") as folder:
+        endpoint = f"ipc://{folder}/s/edged.sock"
+        settings = (
+            f'endpoint = "{endpoint}"\nmodel = "{MODEL}"\nprovider = "cpu"\nthreads = 1\nstate_dir = "{folder}"\n'
+        )
+        (Path(folder) / "edged.toml").write_text(settings + 'log_level = "error"\n')
+        serve = [sys.executable, "-m", "edged", "serve", "--config", f"{folder}/edged.toml"]
+        with subprocess.Popen(serve, cwd=ROOT) as daemon:
+            try:
+                _wait_for(endpoint)
+                for _ in range(options.rounds):
+                    for kind in ("image", "tensor"):
+                        alone = _children(1, "bare", kind, options, "")
+                        together = _children(options.clients, "client", kind, options, endpoint)
+                        found.setdefault(f"{kind} bare", []).append(alone)
+                        found.setdefault(f"{kind} daemon", []).append(together)
+                rows_per_run = _rows_per_run(endpoint)
+            finally:
+                daemon.terminate()
+    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    ratios = {kind: round(medians[f"{kind} daemon"] / medians[f"{kind} bare"], 3) for kind in ("image", "tensor")}
+    return {
+        "clients": options.clients,
+        "in_flight": options.in_flight,
+        "answers_per_s": medians,
+        "daemon_to_bare": ratios,
+        "rows_per_run": rows_per_run,
+        "cores": os.cpu_count(),
+        "load_average": round(os.getloadavg()[0], 1),
+    }
+
+
+def _children(count: int, child: str, kind: str, options: argparse.Namespace, endpoint: str) -> float:
+    command = [sys.executable, __file__, "--child", child, "--kind", kind, "--seconds", str(options.seconds)]
+    command += ["--in-flight", str(options.in_flight), "--endpoint", endpoint]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(count)]
+    return sum(float(process.communicate()[0]) for process in running)
+
+
+def _wait_for(endpoint: str) -> None:
+    from edged.client import Client, DaemonNotFound
+
+    for _ in range(600):
+        try:
+            with Client(endpoint) as client_:
+                client_.infer(sample())
+                return
+        except DaemonNotFound:
+            time.sleep(0.1)
+    raise SystemExit("the daemon did not start")
+
+
+def _rows_per_run(endpoint: str) -> float:
+    from edged.client import Client
+
+    with Client(endpoint) as client_:
+        return float(client_.status().models[0].raw["engine"].get("rows_per_run", 0.0))
+
+
+if __name__ == "__main__":
+    sys.exit(main())

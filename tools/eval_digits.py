@@ -69,7 +69,7 @@ def answers(folder: Path, files: list[bytes]) -> list[int]:
     options: dict[str, Any] = dict.fromkeys(EngineOptions.__dataclass_fields__, 0)
     options |= {"name": "digits", "folder": str(folder), "state_dir": "", "provider": "cpu", "load_timeout_s": 60.0}
     options |= {"max_image_pixels": 2**24, "max_image_bytes": 2**27, "image_decode_s": 10.0, "ledger_fd": -1}
-    loaded = load_plain(EngineOptions(**options), pulse.PulseWriter(pulse.create()), lambda phase: None)
+    loaded = load_plain(EngineOptions(**options), pulse.PulseWriter(pulse.create()), lambda phase, **more: None)
     task, found = loaded.tasks["image"], []
     for number, data in enumerate(files, start=1):
         body = {"image": 0, "inputs": None, "top_k": 1, "threshold": None}

@@ -39,7 +39,7 @@ class Engine:
         self, folder: Path, *, budget_bytes: int = 10**9, max_image_pixels: int = 10**7, **limits: Any
     ) -> None:
         options = EngineOptions(**OPTIONS, folder=str(folder), max_image_pixels=max_image_pixels)
-        self.loaded: LoadedPlain = load_plain(options, pulse.PulseWriter(pulse.create()), lambda phase: None)
+        self.loaded: LoadedPlain = load_plain(options, pulse.PulseWriter(pulse.create()), lambda phase, **more: None)
         self.said: dict[int, wire.Result | wire.Failed] = {}
         self.batches = Batches(
             self.loaded.runner,

@@ -56,12 +56,13 @@ def pull(
         show_catalog(catalog, json=json)
         return
     rate = parse_rate(limit_rate) if limit_rate else settings.pull_bytes_per_s
-    chosen = _repository(model, folder, revision, name) if "/" in model else catalog.find(model)
+    wanted = provider or settings.provider
+    chosen = _repository(model, folder, name, wanted) if "/" in model else catalog.find(model)
     target = name or chosen.name
     if offline or os.environ.get("HF_HUB_OFFLINE", "").upper() in ("1", "ON", "YES", "TRUE"):
         _offline(settings, target, json=json)
         return
-    picked = _choose(chosen, settings, provider, variant, json=json)
+    picked = _choose(chosen, settings, wanted, variant)
     if not json:
         explain(chosen, picked, catalog.written)
     _refuse_too_large(chosen, picked.fit, anyway=anyway)
@@ -90,20 +91,20 @@ def parse_rate(text: str) -> int:
     return max(1, int(float(match[1]) * {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}[match[2].lower()]))
 
 
-def _repository(repo: str, folder: str, revision: str, name: str) -> CatalogModel:
-    """A repository that the catalog does not know, as if it did. Raises ConfigError for what is no repository."""
+def _repository(repo: str, folder: str, name: str, provider: str) -> CatalogModel:
+    """A repository that the catalog does not know, as if it did: for `provider`, else the CPU. Raises ConfigError."""
     from pydantic import ValidationError
 
+    from edged.pull.pick import AUTO
     from edged.store.catalog import CatalogModel, Variant
 
-    slug = re.sub(r"[^a-z0-9.-]+", "-", (name or folder.rpartition("/")[2] or repo.rpartition("/")[2]).lower())[
-        :40
-    ].strip("-.")
+    called = name or folder.strip("/").rpartition("/")[2] or repo.rpartition("/")[2]
+    slug = re.sub(r"[^a-z0-9.-]+", "-", called.lower())[:40].strip("-.")
     try:
         # The commit is asked for at the hub; the row's own form knows full hashes and main only.
         only = Variant(
             name="asked-for", repo=repo, revision="main", folder=folder.strip("/"), precision="as published",
-            providers=["cpu"], about_mb=0, kv_bytes_per_token=1,
+            providers=["cpu" if provider == AUTO else provider], about_mb=0, kv_bytes_per_token=1,
         )  # fmt: skip
         return CatalogModel(
             name=slug or "model", title=repo, licence="see its card", kind="text", context_tokens=4096, variant=[only]
@@ -135,12 +136,11 @@ def _offline(settings: Settings, target: str, *, json: bool) -> None:
     )
 
 
-def _choose(model: CatalogModel, settings: Settings, provider: str, variant: str, *, json: bool) -> Pick:
+def _choose(model: CatalogModel, settings: Settings, wanted: str, variant: str) -> Pick:
     from edged.hardware.budget import Reserve
     from edged.hardware.memory import read_memory
     from edged.pull.pick import AUTO, pick
 
-    wanted = provider or settings.provider
     return pick(
         model,
         {} if wanted != AUTO or variant or not model.variant else _providers(settings),

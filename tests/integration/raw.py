@@ -23,7 +23,8 @@ import zmq
 from edged.protocol.pulse import Beat, PulseReader
 
 ROOT = Path(__file__).resolve().parents[2]
-PATIENCE_S = 60.0  # how long a slow, busy machine may take over anything; a bound for failures, not a measure
+SLOWNESS = float(os.environ.get("EDGED_TEST_SLOWNESS", "1"))  # how many times slower than natively: emulation
+PATIENCE_S = 60.0 * SLOWNESS  # how long a slow, busy machine may take; a bound for failures, not a measure
 LAST = ("done", "result", "error")
 
 
@@ -62,6 +63,7 @@ class Daemon:
             "kv_memory_bytes": 256 * 2**20,
             "memory_reserve_bytes": 64 * 2**20,
             "memory_reserve_fraction": 0.0,
+            "hang_floor_s": 10.0 * SLOWNESS,
         } | settings
         self.write_settings()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}

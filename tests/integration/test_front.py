@@ -22,6 +22,7 @@ def served() -> Iterator[Daemon]:
         yield daemon.ready()
 
 
+@pytest.mark.aarch64
 def test_req_and_dealer_get_the_same_answer(served: Daemon) -> None:
     question = chat("set the lab fan to 40 percent", max_tokens=20)
     with Peer(served.endpoint, zmq.REQ) as req, Peer(served.endpoint) as dealer:
@@ -68,6 +69,7 @@ def test_req_cannot_stream(served: Daemon) -> None:
         assert peer.ask("ping")["ev"] == "result"
 
 
+@pytest.mark.aarch64
 def test_hello_tells_what_a_client_may_do(served: Daemon) -> None:
     with Peer(served.endpoint) as peer:
         hello = peer.ask("hello")
@@ -105,6 +107,7 @@ def test_ids_are_a_clients_own(served: Daemon) -> None:
 
 
 @pytest.mark.parametrize("kind", [zmq.DEALER, zmq.REQ])
+@pytest.mark.aarch64
 def test_a_vanished_client_frees_its_memory(served: Daemon, kind: int) -> None:
     peer = Peer(served.endpoint, kind)
     peer.send("generate", **LONG)

@@ -33,6 +33,7 @@ def endless() -> Iterator[Daemon]:
 
 
 @pytest.mark.parametrize("deadly", [signal.SIGKILL, signal.SIGSEGV, 40], ids=["KILL", "SEGV", "a nameless signal"])
+@pytest.mark.aarch64
 def test_an_engine_that_dies_is_lost_for_its_requests_and_comes_back(endless: Daemon, deadly: int) -> None:
     pid, before = endless.engine_pid(), endless.model()["restarts"]
     with Peer(endless.endpoint) as peer, Peer(endless.endpoint, zmq.REQ) as other:
@@ -87,6 +88,7 @@ def test_an_input_that_ends_the_engine_twice_is_quarantined() -> None:
         assert daemon.status()["front"]["quarantined_inputs"] == 1
 
 
+@pytest.mark.aarch64
 def test_sigterm_lets_running_streams_finish_and_takes_no_new_work() -> None:
     with Daemon(ignore_eos=True) as daemon, Peer(daemon.ready().endpoint) as peer:
         mine = peer.send("generate", stream=True, prompt="to the end", max_tokens=600)

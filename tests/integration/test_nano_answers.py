@@ -45,6 +45,7 @@ def answers(served: Daemon) -> list[Answer]:
     return asyncio.run(ask())
 
 
+@pytest.mark.aarch64
 def test_every_skill_is_asked() -> None:
     assert {case["skill"] for case in CASES} >= {"commands", "readings", "follow_ups", "about"}
     assert len(CASES) >= 20
@@ -52,6 +53,7 @@ def test_every_skill_is_asked() -> None:
 
 
 @pytest.mark.parametrize("case", CASES, ids=label)
+@pytest.mark.aarch64
 def test_the_answer_means_what_it_should(case: dict[str, Any], answers: list[Answer]) -> None:
     answer = answers[CASES.index(case)]
     assert meaning(answer.text) == meaning(case["expected"]), answer.text
@@ -69,6 +71,7 @@ def test_a_second_turn_in_a_session_reads_only_what_is_new(case: dict[str, Any],
     assert meaning(second.text) == meaning(case["expected"]), second.text
 
 
+@pytest.mark.aarch64
 def test_raw_sockets_get_the_same_words(served: Daemon, answers: list[Answer]) -> None:
     with Peer(served.endpoint) as peer:
         whole = peer.ask("chat", messages=CASES[0]["messages"], max_tokens=200)

@@ -17,6 +17,8 @@ from edged.engine.sessions import Idle, Kept, common_prefix
 from edged.errors import Busy
 from edged.protocol import engine as wire
 
+pytestmark = pytest.mark.aarch64
+
 books = st.builds(
     Books,
     budget_bytes=st.integers(0, 10**6),

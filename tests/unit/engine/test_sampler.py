@@ -13,6 +13,8 @@ from hypothesis import strategies as st
 from edged.engine.sampler import Sampler, Sampling
 from edged.errors import Internal
 
+pytestmark = pytest.mark.aarch64
+
 DRAWS = 4000
 
 

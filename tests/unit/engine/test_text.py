@@ -10,6 +10,8 @@ from hypothesis import strategies as st
 
 from edged.engine.text import TextStream
 
+pytestmark = pytest.mark.aarch64
+
 few = st.text(alphabet="ab|é🌡", max_size=30)
 stops = st.lists(st.text(alphabet="ab|é🌡", min_size=1, max_size=4), max_size=4)
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.hardware.budget import DevicePool, Reserve, Weights, kv_budget
 from edged.hardware.cgroup import CgroupMemory
 from edged.hardware.memory import MemoryReading
+
+pytestmark = pytest.mark.aarch64
 
 MIB, GIB = 1 << 20, 1 << 30
 BOARD_8G = MemoryReading(total_bytes=8 * GIB, available_bytes=7 * GIB, source="test")

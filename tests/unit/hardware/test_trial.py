@@ -26,6 +26,8 @@ from edged.hardware.trial_runner import TAIL_BYTES, Limits, Trial, run_measure, 
 from edged.hardware.trial_timing import bearable, time_decode
 from edged.hardware.trial_verdict import Ended, LastWords, Verdict, classify
 
+pytestmark = pytest.mark.aarch64
+
 ROOT = Path(__file__).resolve().parents[3]
 MIB = 1 << 20
 LIMITS = Limits(deadline_s=60, memory_bytes=2048 * MIB, keep_free_bytes=MIB)

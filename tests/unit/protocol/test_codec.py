@@ -12,6 +12,8 @@ from hypothesis import strategies as st
 from edged.errors import InvalidRequest
 from edged.protocol.codec import MAX_DEPTH, pack, unpack
 
+pytestmark = pytest.mark.aarch64
+
 LIMIT = 256 * 1024
 
 plain = st.recursive(

@@ -11,6 +11,8 @@ import pytest
 from edged.protocol import pulse
 from edged.protocol.pulse import Beat, PulseReader, PulseWriter
 
+pytestmark = pytest.mark.aarch64
+
 
 @pytest.fixture
 def fd() -> int:

@@ -5,11 +5,14 @@ from __future__ import annotations
 from typing import Any
 
 import msgpack
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from edged.protocol.codec import pack
 from edged.serving.outbox import Outbox
+
+pytestmark = pytest.mark.aarch64
 
 
 def _delta(id_: int, text: str, **more: Any) -> dict[str, Any]:

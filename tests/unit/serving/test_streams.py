@@ -14,6 +14,8 @@ from edged.serving.peer import Peer
 from edged.serving.quarantine import MAX_REMEMBERED, Quarantine
 from edged.serving.streams import Stream, Streams
 
+pytestmark = pytest.mark.aarch64
+
 
 def _client(number: int = 1) -> Client:
     return Client(b"client %d" % number, number, Peer(1000), False, Outbox(1000))

@@ -16,6 +16,8 @@ from edged.store.graph import ExternalTensor, Node, TensorInfo, read_graph
 from edged.store.graph_walk import MAX_NESTING
 from edged.store.wire import MAX_FIELDS, MAX_TEXT_BYTES
 
+pytestmark = pytest.mark.aarch64
+
 MUTATIONS = 3_000
 
 

@@ -15,6 +15,8 @@ import pytest
 from edged.store.kv import KvShape
 from edged.store.manifest import read_manifest
 
+pytestmark = pytest.mark.aarch64
+
 PHI35_MINI = KvShape(layers=32, kv_heads=32, head_dim=96, dtype_bytes=4)
 
 # Prints what a generator of `max_length` adds to the resident memory, then the error of reading `prompt` tokens.

@@ -17,6 +17,8 @@ from edged.store.models import find_model
 from edged.store.slot_files import used_bytes
 from edged.store.slots import Slots
 
+pytestmark = pytest.mark.aarch64
+
 
 @pytest.fixture
 def slots(tmp_path: Path) -> Slots:

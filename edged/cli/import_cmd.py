@@ -15,28 +15,35 @@ from edged.cli.printable import printable
 
 
 def import_(
-    folder: Annotated[Path, typer.Argument(help="A folder that onnxruntime-genai could load.", metavar="DIR")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder: genai_config.json, or edged.toml beside a plain ONNX file.", metavar="DIR"
+        ),
+    ],
     name: Annotated[str, typer.Option("--name", help="Under which name. Default: the folder's.")] = "",
     json: Json = False,
 ) -> None:
-    """Copy a model's folder into the store: checked, hashed, installed in one step. DIR stays as it is."""
+    """Copy a model's folder into the store: checked, hashed, installed in one step. DIR stays as it is.
+
+    DIR holds a genai_config.json and what it names, or a plain ONNX file with its edged.toml.
+    """
     from edged.cli.meter import meter
     from edged.cli.pull_work import check_target
     from edged.config import load
     from edged.store.disk_errors import disk_errors
     from edged.store.library import adopt_files, install, version_of
-    from edged.store.manifest import read_manifest
     from edged.store.origin import Origin
     from edged.store.room import check_room
     from edged.store.slots import Slots
-    from edged.store.vetting import look_through
+    from edged.store.vetting import check_model, look_through
 
     settings, _ = load()
     state = settings.state_path
     folder = folder.expanduser().absolute()
     target = name or re.sub(r"[^A-Za-z0-9._-]+", "-", folder.name).strip("-._")[:64]
     check_target(settings, target)
-    read_manifest(folder)
+    check_model(folder)
     parts = look_through(folder)
     all_bytes = sum((folder / file).stat().st_size for file in parts.kept)
     slots = Slots(state, target)

@@ -103,7 +103,7 @@ def check_target(settings: Settings, target: str) -> None:
     """Raises StoreError for a name that a model of the owner's may not have."""
     if not is_name(target):
         raise StoreError(f"{target[:80]!r} is no name of a model: letters, digits, '.', '_', '-', at most 64")
-    if (embedded_folder() / target / "genai_config.json").is_file():
+    if (embedded_folder() / target).is_dir():
         raise StoreError(f"{target} ships with edged; give this one another --name")
     notes = read_notes(settings.state_path)
     if target in notes.aliases:

@@ -18,20 +18,20 @@ def verify(
     from edged.cli.meter import meter
     from edged.config import load
     from edged.store.library import verify as verify_version
-    from edged.store.manifest import read_manifest
     from edged.store.models import find_model
     from edged.store.slot_files import used_bytes
+    from edged.store.vetting import check_model
 
     settings, _ = load()
     found = find_model(model, settings.state_path)
-    manifest = read_manifest(found.folder)
+    check_model(found.folder)
     compared = False
     if found.version is not None:
         with meter(f"reading {found.name}", used_bytes(found.folder), quiet=json) as shown:
             compared = verify_version(settings.state_path, found.name, found.version, shown.more)
     facts = {"name": found.name, "version": found.version, "origin": found.origin, "folder": str(found.folder)}
     if json:
-        typer.echo(jsonlib.dumps(facts | {"whole": True, "compared": compared, "files": len(manifest.files)}))
+        typer.echo(jsonlib.dumps(facts | {"whole": True, "compared": compared}))
         return
     how = "every byte is as it was installed" if compared else "whole; there are no digests of it to compare with"
     typer.echo(f"{found.name}{' ' + found.version if found.version else ''}: {how}")

@@ -14,7 +14,8 @@ from pathlib import Path
 from edged.errors import ModelError
 from edged.store.digests import is_file_name
 from edged.store.folder import unreadable
-from edged.store.manifest import ModelManifest, read_manifest
+from edged.store.manifest import read_manifest
+from edged.store.plain_manifest import is_plain, read_plain
 
 MAX_FILES = 200
 HEAD_BYTES = 64
@@ -77,7 +78,15 @@ def look_through(folder: Path) -> Parts:
     return split(names)
 
 
-def check_content(folder: Path) -> ModelManifest:
+def check_model(folder: Path) -> None:
+    """Whether the folder is a whole model: a language model, or a plain one with its edged.toml. Raises ModelError."""
+    if is_plain(folder):
+        read_plain(folder)
+    else:
+        read_manifest(folder)
+
+
+def check_content(folder: Path) -> None:
     """The last look before a folder becomes a version: only plain files, no programs, and a model that is whole.
 
     Raises ModelError, naming the file and what is wrong with it.
@@ -92,7 +101,7 @@ def check_content(folder: Path) -> ModelManifest:
         if not belongs(name):
             raise ModelError(folder, name, "is no part of a model: refused")
         _refuse_program(folder, name)
-    return read_manifest(folder)
+    check_model(folder)
 
 
 def _refuse_program(folder: Path, name: str) -> None:

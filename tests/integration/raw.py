@@ -64,7 +64,10 @@ class Daemon:
             "memory_reserve_bytes": 64 * 2**20,
             "memory_reserve_fraction": 0.0,
             "hang_floor_s": 10.0 * SLOWNESS,
-        } | settings
+        }
+        if SLOWNESS > 1:  # an emulator's own memory is counted as the process's
+            self.settings["front_memory_bytes"] = 2**30
+        self.settings |= settings
         self.write_settings()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}
         with self.log_path.open("wb") as log:

@@ -12,7 +12,7 @@ import pytest
 from edged.errors import ModelError
 from edged.store.durable import StoreError
 from edged.store.library import adopt_files, install, remove, verify, version_of
-from edged.store.models import find_model
+from edged.store.models import embedded_folder, find_model
 from edged.store.notes import Notes, read_notes, with_alias, without_alias, write_notes
 from edged.store.origin import Origin, read_origin
 from edged.store.room import check_room, sizes
@@ -47,6 +47,15 @@ def test_a_folder_becomes_the_active_version_and_is_found(model: Path, tmp_path:
     assert origin is not None
     assert origin.what == "a stick"
     assert bring(tmp_path / "state", "mine", model) == version  # the same content is the same version
+
+
+def test_a_plain_model_may_come_in_too(tmp_path: Path) -> None:
+    digits = shutil.copytree(embedded_folder() / "digits", tmp_path / "digits")
+    bring(tmp_path / "state", "mine", digits)
+    assert find_model("mine", tmp_path / "state").origin == "store"
+    (digits / "edged.toml").write_text("task = 5")
+    with pytest.raises(ModelError, match=r"edged\.toml"):
+        bring(tmp_path / "state", "mine", digits)
 
 
 def test_a_changed_byte_is_found(model: Path, tmp_path: Path) -> None:

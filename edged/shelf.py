@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import logging
+import os
 import time
 from pathlib import Path
 
 from edged.errors import HardwareError, OwnerError
 from edged.hardware.budget import LEAST_CONTEXT_TOKENS, Reserve, weights_before_load
 from edged.hardware.memory import process_rss, read_memory
-from edged.protocol.shared_ledger import HOST, SharedLedger
+from edged.protocol.shared_ledger import HOST, Row, SharedLedger
 from edged.store.manifest import read_manifest
 from edged.store.models import FoundModel, find_model, installed
+from edged.store.plain_manifest import is_plain, read_plain
 
 log = logging.getLogger(__name__)
 
@@ -26,6 +28,7 @@ class Shelf:
 
     def __init__(self, state: Path, ledger: SharedLedger, reserve: Reserve) -> None:
         self._state, self._ledger, self._reserve = state, ledger, reserve
+        self._row: int | None = None  # of the ledger, while something is asked back
         self._seen: dict[str, tuple[float, FoundModel | None]] = {}
 
     def find(self, name: str) -> tuple[str, Path, str] | None:
@@ -44,7 +47,7 @@ class Shelf:
 
     def needed_bytes(self, folder: Path) -> int:
         """Weights, an engine process and the smallest context. Raises ModelError."""
-        manifest = read_manifest(folder)
+        manifest = read_plain(folder) if is_plain(folder) else read_manifest(folder)
         weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
         return weights.total_bytes + manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS + ENGINE_BYTES
 
@@ -62,6 +65,15 @@ class Shelf:
                 rss = process_rss(row.pid)
                 untouched += max(0, row.promised_bytes - (rss.anon_bytes or 0 if rss else 0))
         return max(0, reading.headroom_bytes - self._reserve.of(reading.usable_total_bytes) - untouched)
+
+    def ask_back(self, needed_bytes: int) -> None:
+        """Have the engines give back idle KV, and book no more, for a model that needs so much; 0: no longer."""
+        if needed_bytes:
+            self._row = self._ledger.free_row() if self._row is None else self._row
+            self._ledger.write(self._row, Row(os.getpid(), 0, 0, wanted_bytes=needed_bytes))
+        elif self._row is not None:
+            self._ledger.clear(self._row)
+            self._row = None
 
     def _look(self, name: str) -> FoundModel | None:
         if "/" in name or name.startswith("."):

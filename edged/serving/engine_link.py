@@ -211,6 +211,11 @@ class EngineLink:
         return self._ledger.read(self._row).promised_bytes
 
     @property
+    def idle_kv_bytes(self) -> int:
+        """KV that its engine keeps for nobody in particular, by its last word."""
+        return int(self.stats.get("kv", {}).get("idle_bytes", 0))
+
+    @property
     def pid(self) -> int | None:
         return self._process.pid if self._process else None
 

@@ -15,6 +15,9 @@ from edged.serving.make_room import Refuse, Resident, make_room
 
 log = logging.getLogger(__name__)
 
+GIVE_BACK_S = 3.0  # engines look about once a second
+LOOK_S = 0.1
+
 
 class Shelf(Protocol):
     """The daemon's view of disk and memory."""
@@ -30,6 +33,9 @@ class Shelf(Protocol):
 
     def free_bytes(self) -> int:
         """What another model could have now: free, not reserved, not promised to an engine."""
+
+    def ask_back(self, needed_bytes: int) -> None:
+        """Have the engines give back idle KV, and book no more, for a model that needs so much; 0: no longer."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +77,7 @@ class Loader:
             Resident(other.name, other.promised_bytes, other.used_s, bool(other.live) or other.state is State.LOADING)
             for other in others.values()
         ]
-        free_bytes = self.shelf.free_bytes()
+        free_bytes = await self._free_bytes(needed_bytes, sum(other.idle_kv_bytes for other in others.values()))
         outcome = make_room(link.name, needed_bytes, free_bytes, residents, most=self.policy.most, may_evict=may_evict)
         if isinstance(outcome, Refuse):
             raise outcome.error
@@ -80,3 +86,19 @@ class Loader:
             others[name].unload(f"{link.name} was needed; a request loads it again")
         for name in outcome.evict:
             await others[name].gone()
+
+    async def _free_bytes(self, needed_bytes: int, idle_kv_bytes: int) -> int:
+        """What is free, once idle KV was given back where that alone makes the room: it is cheaper than a model."""
+        free_bytes = self.shelf.free_bytes()
+        if not free_bytes < needed_bytes <= free_bytes + idle_kv_bytes:
+            return free_bytes
+        self.shelf.ask_back(needed_bytes)
+        try:
+            for _ in range(int(GIVE_BACK_S / LOOK_S)):
+                await asyncio.sleep(LOOK_S)
+                free_bytes = self.shelf.free_bytes()
+                if needed_bytes <= free_bytes:
+                    break
+        finally:
+            self.shelf.ask_back(0)
+        return free_bytes

@@ -25,12 +25,30 @@ from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.shelf import Shelf
 from edged.store.models import FoundModel
-from tests.integration.raw import PATIENCE_S, running
+from tests.integration.raw import PATIENCE_S, nano_folder, running
 
 LOAD_S = PATIENCE_S
 LAST = (wire.Done, wire.Failed, wire.Result)
 LONG = {"prompt": "again and again", "max_tokens": 200}
 SHORT = {"prompt": "one two three", "max_tokens": 3}
+
+
+class SmallBox(Shelf):
+    """As if the box had only `total_bytes` for all models; `all` that is on its disk is nano under any name."""
+
+    total_bytes: int | None = None
+
+    def __init__(self, state: Path, ledger: SharedLedger, folder: Path) -> None:
+        super().__init__(state, ledger, Reserve(2**26, 0.0))
+        self._shared, self._folder = ledger, folder
+
+    def find(self, name: str) -> tuple[str, Path, str] | None:
+        return (name, self._folder, "") if name in ("second", "third") else None
+
+    def free_bytes(self) -> int:
+        if self.total_bytes is None:
+            return super().free_bytes()
+        return self.total_bytes - sum(row.promised_bytes for row in self._shared.rows())
 
 
 class Pool:
@@ -40,7 +58,7 @@ class Pool:
         self._context, self._state = context, state
         self.kv_memory_bytes = 2**25
         self.ledger = SharedLedger.create()
-        self.shelf = Shelf(state, self.ledger, Reserve(2**26, 0.0))
+        self.shelf = SmallBox(state, self.ledger, nano_folder())
         self.engines = Engines(self._open, self._message, self._lost, self.shelf)
         self.said: dict[int, list[wire.ToFront]] = {}
         self.ended: list[int] = []
@@ -250,3 +268,21 @@ async def test_two_engines_never_book_more_than_there_is_and_neither_starves(poo
         assert isinstance(done, wire.Done), done
         assert done.usage["completion_tokens"] == long["max_tokens"]
     assert ceiling_bytes // 2 < most <= ceiling_bytes
+
+
+async def test_a_model_makes_room_in_memory_idle_kv_first_then_the_model_used_least_recently(pool: Pool) -> None:
+    needed_bytes = pool.shelf.needed_bytes(nano_folder())
+    assert isinstance(await pool.last(pool.send(prompt="kept", max_tokens=600)), wire.Done)
+    await until(lambda: pool.engines.default.idle_kv_bytes)
+    idle_bytes = pool.engines.default.idle_kv_bytes
+    pool.shelf.total_bytes = pool.engines.default.promised_bytes + needed_bytes - idle_bytes // 2
+    second = pool.send("second", **SHORT)  # fits when the first gives back what it keeps
+    assert isinstance(await pool.last(second), wire.Done)
+    assert [link.state for link in pool.engines] == [State.READY] * 2
+    assert pool.engines.default.promised_bytes < pool.shelf.total_bytes - pool.engines.serving("second").promised_bytes
+
+    pool.shelf.total_bytes = 2 * max(link.promised_bytes for link in pool.engines) + needed_bytes // 2
+    assert isinstance(await pool.last(pool.send(**SHORT)), wire.Done)
+    assert isinstance(await pool.last(pool.send("third", **SHORT)), wire.Done)
+    states = {link.name: link.state for link in pool.engines}
+    assert states == {"nano": State.READY, "second": State.UNLOADED, "third": State.READY}

@@ -50,7 +50,8 @@ BODIES: dict[str, dict[str, Any]] = {
     "chat": chat("hello", max_tokens=1),
     "generate": {"prompt": "hello", "max_tokens": 1},
     "tokenize": {"text": "hello"},
-}  # of the others none is needed: the right is looked at before the request is
+}
+NOT_DONE = {"no such field": 1}  # for all others: the right is looked at before the request is, and nothing is done
 
 
 @pytest.fixture(scope="module")
@@ -77,7 +78,7 @@ def _ask_as(daemon: Daemon, role: str, requests: list[dict[str, Any]]) -> list[d
 @pytest.mark.parametrize("role", ROLES)
 def test_every_op_by_every_role(guarded: Daemon, role: str) -> None:
     rights = ROLES[role][2]
-    answers = _ask_as(guarded, role, [{"op": op, **BODIES.get(op, {})} for op in OPS])
+    answers = _ask_as(guarded, role, [{"op": op, **BODIES.get(op, NOT_DONE)} for op in OPS])
     for op, answer in zip(OPS, answers, strict=True):
         needed = needed_right(op)
         refused = needed is not None and needed not in rights
@@ -86,6 +87,8 @@ def test_every_op_by_every_role(guarded: Daemon, role: str) -> None:
             assert f"`{needed}`" in answer["message"]
         elif op in BODIES:
             assert answer["ev"] in ("done", "result"), (op, answer)
+        else:
+            assert answer["code"] == "invalid_request", (op, answer)
     (hello,) = _ask_as(guarded, role, [{"op": "hello"}])
     assert hello["ops"] == [op for op in OPS if needed_right(op) is None or needed_right(op) in rights]
 

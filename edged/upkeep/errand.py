@@ -28,7 +28,12 @@ ENDS: dict[Action, frozenset[str]] = {
 
 
 async def run_updater(
-    folder: Path, waker: Waker, action: Action, model: str, tell: Callable[[dict[str, Any]], None]
+    folder: Path,
+    waker: Waker,
+    action: Action,
+    model: str,
+    tell: Callable[[dict[str, Any]], None],
+    silence_s: float = SILENCE_S,
 ) -> Report:
     """The report that the run ended with; `tell` gets its fields each time they change.
 
@@ -42,7 +47,7 @@ async def run_updater(
         await waker.wake(wanted)
     except OSError as error:
         raise Unavailable(f"the updater cannot be started: {error.strerror}") from error
-    silent_until_s, told = time.monotonic() + SILENCE_S, Report()
+    silent_until_s, told = time.monotonic() + silence_s, Report()
     while True:
         at_work = await asyncio.to_thread(_is_at_work, folder, waker)
         report = await asyncio.to_thread(read_report, folder)

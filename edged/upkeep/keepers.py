@@ -24,7 +24,7 @@ from edged.upkeep.claim import claim
 from edged.upkeep.desk import Desk
 from edged.upkeep.host import HostRules, PoolHost
 from edged.upkeep.upkeep import Upkeep
-from edged.upkeep.waker import Waker
+from edged.upkeep.waker import Waker, is_service
 
 log = logging.getLogger(__name__)
 
@@ -65,7 +65,7 @@ class Keepers:
     ) -> None:
         self._state, self._descriptor, self._engines = state, descriptor, engines
         self._rules, self._limits = rules, limits
-        self._waker = Waker(state, environment)
+        self._waker = Waker(state, environment, by_service=is_service(state))
         self._keepers: dict[str, tuple[Upkeep, asyncio.Task[None]]] = {}
         self._noticing = asyncio.create_task(self._notice())
         self.desk = Desk(state, self._waker, self.of)

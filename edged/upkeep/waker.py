@@ -22,11 +22,11 @@ def is_service(state: Path) -> bool:
 
 
 class Waker:
-    """Owns the updater process that it started, if any. `environment`: what that one is to know of our settings."""
+    """Owns the updater process that it started, if any. `environment`: what that one is to know of our settings;
+    `by_service`: the wish alone wakes it."""
 
-    def __init__(self, state: Path, environment: dict[str, str]) -> None:
-        self._folder, self._environment = state / "update", environment
-        self._by_service = is_service(state)
+    def __init__(self, state: Path, environment: dict[str, str], *, by_service: bool) -> None:
+        self._folder, self._environment, self._by_service = state / "update", environment, by_service
         self._child: asyncio.subprocess.Process | None = None
 
     async def wake(self, wanted: Wish) -> None:

@@ -38,8 +38,9 @@ def speed(bare: BareLoop, peer: Peer, repeats: int, max_tokens: int, bar: float)
     text = prompt_text(peer, 64)
     bare_runs, daemon_runs = [], []
     for repeat in range(repeats + 1):
-        bare_run = bare.run("chat", text=text, max_tokens=max_tokens, capacity=512)
-        daemon_run = _chat(peer, f"{repeat} {text}", max_tokens)
+        asked = f"{repeat} {text}"  # the daemon shall not find the last prompt's beginning in its cache
+        bare_run = bare.run("chat", text=asked, max_tokens=max_tokens, capacity=512)
+        daemon_run = _chat(peer, asked, max_tokens)
         if repeat:  # the first of each only warms up
             bare_runs.append(bare_run)
             daemon_runs.append(daemon_run)

@@ -29,18 +29,20 @@ class Pace:
         self.seeing_tps = 0.0
         self.last_slice_s = 0.0
 
-    def slice_tokens(self, *, alone: bool = False) -> int:
+    def slice_tokens(self, left_tokens: int = 0, *, alone: bool = False) -> int:
         """How many prompt tokens to read in the next slice, so that it takes about `slice_s`.
 
         Each slice reads all weights once, which is most of what a decode step costs too. On a large model that is a
-        fifth of a short slice, so a request that is `alone` gets longer ones, of `alone_s` at the most.
+        fifth of a short slice, so a request that is `alone` gets longer ones, of `alone_s` at the most; and when that
+        leaves less than half a slice of `left_tokens`, all of them.
         """
         if not self.prefill_tps:
             return FIRST_SLICE_TOKENS
         slice_s = self._slice_s
         if alone:
             slice_s = max(slice_s, min(self._alone_s, self.step_s / PASS_SHARE))
-        return max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * slice_s)))
+        tokens = max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * slice_s)))
+        return left_tokens if alone and tokens < left_tokens <= tokens + tokens // 2 else tokens
 
     def prefilled(self, tokens: int, took_s: float) -> None:
         """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""

@@ -292,7 +292,7 @@ class Scheduler:
             self._see(job)
             return
         alone = len(self.jobs) == 1 and job.start.deadline_s is None
-        end = job.read + self._pace.slice_tokens(alone=alone)
+        end = job.read + self._pace.slice_tokens(len(job.prompt) - job.read, alone=alone)
         if end == len(job.prompt) - 1:
             end -= 1  # no token is read alone: see `Slot.read_tokens`
         tokens = job.prompt[job.read : end]

@@ -219,4 +219,6 @@ def test_who_reads_alone_gets_slices_in_which_a_pass_costs_little(step_s: float,
     if step_s:
         pace.stepped(step_s)
     assert pace.slice_tokens(alone=True) == expected
-    assert pace.slice_tokens() == 35
+    assert pace.slice_tokens() == pace.slice_tokens(36) == 35
+    assert pace.slice_tokens(expected + expected // 2, alone=True) == expected + expected // 2
+    assert pace.slice_tokens(expected + expected // 2 + 1, alone=True) == expected

@@ -93,9 +93,8 @@ def gap_while_reading(peer: Peer, other: Peer) -> Figure:
     stop = threading.Event()
 
     def stream() -> None:
-        # hot, so that a model which has said its say goes on with words and not with control tokens, which send nothing
-        turns = [_user(prompt_text_short)]
-        request = other.send("chat", messages=turns, max_tokens=2000, temperature=2.0, seed=1, stream=True)
+        turns = [_user(prompt_text_short)]  # with logprobs each token is sent, also one that has no text
+        request = other.send("chat", messages=turns, max_tokens=2000, logprobs=1, stream=True)
         for now_s, reply in other.replies(request):
             if reply["ev"] == "delta":
                 stamps.append(now_s)

@@ -11,9 +11,8 @@ from edged.errors import HardwareError, OwnerError
 from edged.hardware.budget import LEAST_CONTEXT_TOKENS, Reserve, weights_before_load
 from edged.hardware.memory import process_rss, read_memory
 from edged.protocol.shared_ledger import HOST, Row, SharedLedger
-from edged.store.manifest import read_manifest
+from edged.store.any_model import read_any
 from edged.store.models import FoundModel, find_model, installed
-from edged.store.plain_manifest import is_plain, read_plain
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +46,7 @@ class Shelf:
 
     def needed_bytes(self, folder: Path) -> int:
         """Weights, an engine process and the smallest context. Raises ModelError."""
-        manifest = read_plain(folder) if is_plain(folder) else read_manifest(folder)
+        manifest = read_any(folder)
         weights = weights_before_load(manifest.weights_bytes, manifest.packed_bytes)
         return weights.total_bytes + manifest.kv_bytes_per_token * LEAST_CONTEXT_TOKENS + ENGINE_BYTES
 

@@ -41,12 +41,12 @@ def show(config: File = None, json: Json = False) -> None:
 def check(config: File = None, json: Json = False) -> None:
     """Check the settings and that the model they name is there and whole, without starting anything."""
     from edged.config import load
-    from edged.store.manifest import read_manifest
+    from edged.store.any_model import read_any
     from edged.store.models import find_model
 
     settings, _ = load(file=config)
     model = find_model(settings.model, settings.state_path)
-    manifest = read_manifest(model.folder)
+    manifest = read_any(model.folder)
     if json:
         typer.echo(jsonlib.dumps({"ok": True, "model": model.name, "folder": str(model.folder)}))
     else:

@@ -24,8 +24,10 @@ def model_view(model: Model) -> RenderableType:
     parts: list[RenderableType] = [Text(f"\n{printable(model.name)}", "bold"), facts_table(dict(_facts(model, engine)))]
     memory = memory_parts(engine)
     if memory:
-        longest = sub_map(engine, "kv").get("most_tokens", 0)
-        parts += [_memory_view(memory), Text(f"  the longest request now: {longest} tokens"), _slots_view(engine)]
+        parts.append(_memory_view(memory))
+        if "most_tokens" in sub_map(engine, "kv"):  # a model of words
+            longest = sub_map(engine, "kv")["most_tokens"]
+            parts += [Text(f"  the longest request now: {longest} tokens"), _slots_view(engine)]
     return Group(*parts)
 
 
@@ -63,16 +65,23 @@ def _work(engine: Mapping[str, Any]) -> Iterator[tuple[str, str | Text]]:
     if engine.get("admitting") is False:
         queue.append(", admits nobody now: memory is short", "red")
     yield "queue", queue
-    decode, prefill = engine.get("decode_tps", 0), engine.get("prefill_tps", 0)
-    yield "pace", f"{decode:.0f} tokens/s a stream, prompts {prefill:.0f} tokens/s"
+    if "row_ms" in engine:  # a plain model
+        yield "pace", f"{engine['row_ms']:.2f} ms an item, {engine.get('rows_per_run', 0):.1f} items a run"
+    else:
+        decode, prefill = engine.get("decode_tps", 0), engine.get("prefill_tps", 0)
+        yield "pace", f"{decode:.0f} tokens/s a stream, prompts {prefill:.0f} tokens/s"
     heat = sub_map(engine, "heat")
     if heat.get("share", 1.0) < 1.0:
         yield "heat", Text(f"slowed to {heat['share']:.0%}: {printable(str(heat.get('reason')))}", "red")
-    yield (
-        "so far",
-        f"{engine.get('finished', 0)} answers, {engine.get('completion_tokens', 0)} tokens; "
-        f"{engine.get('prompt_tokens', 0)} prompt tokens, {engine.get('cached_tokens', 0)} of them kept from before",
-    )
+    if "row_ms" in engine:
+        yield "so far", f"{engine.get('finished', 0)} answers, {engine.get('refused', 0)} refused"
+    else:
+        yield (
+            "so far",
+            f"{engine.get('finished', 0)} answers, {engine.get('completion_tokens', 0)} tokens; "
+            f"{engine.get('prompt_tokens', 0)} prompt tokens, "
+            f"{engine.get('cached_tokens', 0)} of them kept from before",
+        )
     pressure = sub_map(engine, "memory").get("pressure", "none")
     if pressure != "none":
         yield "pressure", Text(f"memory pressure is {pressure}", "red")

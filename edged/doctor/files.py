@@ -10,7 +10,7 @@ from pathlib import Path
 
 from edged.doctor.check import Check, Level
 from edged.errors import ModelError
-from edged.store.manifest import read_manifest
+from edged.store.any_model import read_any
 from edged.store.models import find_model
 
 LOW_DISK_BYTES = 512 * 2**20
@@ -66,7 +66,7 @@ def check_model(wanted: str, state: Path) -> Check:
     name = "model files"
     try:
         model = find_model(wanted, state)
-        manifest = read_manifest(model.folder)
+        manifest = read_any(model.folder)
     except ModelError as error:
         return Check(name, Level.FAIL, str(error), 'put the model back, or name another: model = "…" in the settings')
     except PermissionError as error:

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from edged.errors import ModelError
 from edged.store.external import data_files
-from edged.store.folder import file_size, unreadable
+from edged.store.folder import file_size, list_files, unreadable
 from edged.store.graph import TensorInfo, read_graph
 from edged.store.plain_fields import MAX_LABELS, PlainManifest
 
@@ -37,6 +37,16 @@ class PlainModel:
     weights_bytes: int
     packed_bytes: int = 0
     kv_bytes_per_token: int = 0
+
+    @property
+    def kind(self) -> str:
+        """As people are told it: `onnx classify` ..."""
+        return f"onnx {self.manifest.task}"
+
+    @property
+    def files(self) -> tuple[str, ...]:
+        """Every file of its folder. Raises ModelError."""
+        return list_files(self.folder)
 
     def input(self, name: str | None) -> TensorInfo:
         """The graph's input of that name; None is the only one, or the first."""

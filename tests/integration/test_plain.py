@@ -45,7 +45,7 @@ def _edged(daemon: Daemon, *arguments: str) -> subprocess.CompletedProcess[str]:
 
 
 def _engine(client: Client) -> dict[str, Any]:
-    return client.status().models[0].raw
+    return next(model.raw for model in client.status().models if model.name == "digits")
 
 
 def test_held_out_digits_are_read(digits: Daemon) -> None:
@@ -118,18 +118,22 @@ def _peak_bytes(pid: int) -> int:
     raise AssertionError("no VmHWM")
 
 
-def test_an_engine_that_ends_is_replaced() -> None:
-    with Daemon(ROOT / "models" / "digits") as daemon, Client(daemon.ready().endpoint) as client:
-        os.kill(_engine(client)["pid"], signal.SIGKILL)
+def test_it_is_loaded_beside_another_for_who_names_it_and_replaced_when_it_ends() -> None:
+    with Daemon() as daemon, Client(daemon.ready().endpoint) as client:
         image = DIGITS[0].read_bytes()
+        with pytest.raises(Unsupported, match="this is a language model"):
+            client.infer(image)
+        assert client.infer(image, model="digits").labels[0].label == DIGITS[0].name[0]
+        os.kill(_engine(client)["pid"], signal.SIGKILL)
         for _ in range(100):
             try:
-                answer = client.infer(image)
+                answer = client.infer(image, model="digits")
                 break
             except EngineLost:
                 time.sleep(0.1)
         assert answer.labels[0].label == DIGITS[0].name[0]
         assert _engine(client)["restarts"] == 1
+        assert "digits" in _edged(daemon, "status").stdout
 
 
 def test_texts_through_the_daemon(tmp_path: Path) -> None:

@@ -42,7 +42,7 @@ class LoadedPlain:
     def info(self) -> dict[str, Any]:
         """As `models` and `status` show it."""
         return {
-            "type": f"onnx {self.model.manifest.task}",
+            "type": self.model.kind,
             "task": self.model.manifest.task,
             "ops": ["embed", "infer"] if "text" in self.tasks else ["infer"],
             "description": self.model.manifest.description,

@@ -249,9 +249,9 @@ class _Daemon:
                 systemd.notify("READY=1")
             elif not ready:
                 systemd.notify(f"EXTEND_TIMEOUT_USEC={int(LONGEST_LOAD_NOTICE_S * 2e6)}")
-            systemd.notify(
-                f"STATUS={systemd.status_text(link.name, link.state.value, link.reason, link.info | link.stats)}"
-            )
+            others = sum(other.state is State.READY for other in self._engines if other is not link)
+            text = systemd.status_text(link.name, link.state.value, link.reason, link.info | link.stats, others)
+            systemd.notify(f"STATUS={text}")
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._engines.changed.wait(), LONGEST_LOAD_NOTICE_S)
 

@@ -42,10 +42,11 @@ def watchdog_interval_s() -> float | None:
     return usec / 2e6 if usec > 0 and pid == os.getpid() else None
 
 
-def status_text(model: str, state: str, reason: str, facts: Mapping[str, Any]) -> str:
+def status_text(model: str, state: str, reason: str, facts: Mapping[str, Any], others: int = 0) -> str:
     """The one line that `systemctl status` shows: the model, its provider, memory and queue, or what is wrong.
 
     `facts`: what the engine said of itself, in the names of `status`; what it did not say is left out.
+    `others`: more models that are ready.
     """
     if state == "failed":
         return _one_line(f"degraded: model {model} failed {reason}")
@@ -58,6 +59,8 @@ def status_text(model: str, state: str, reason: str, facts: Mapping[str, Any]) -
             parts.append(f"memory {memory['rss_bytes'] / 1e6:.0f} MB")
         if "running" in facts:
             parts.append(f"{facts['running']} running, {facts.get('waiting', 0)} waiting")
+    if others:
+        parts.append(f"{others} more model{'s' if others > 1 else ''} ready")
     return _one_line(", ".join(parts))
 
 

@@ -18,7 +18,9 @@ class Part:
 
 
 def memory_parts(engine: Mapping[str, Any]) -> list[Part]:
-    """Weights, KV in use, idle and free, and what is left to the rest of the box; [] before the engine has said.
+    """Weights, KV in use, idle and free, other models' promises, and what is left to the rest of the box.
+
+    [] before the engine has said.
 
     Everything the engine has or may have: headroom + held = all parts together, unless a setting keeps some of it back
     or there is too little, when the parts show what is planned.
@@ -32,6 +34,7 @@ def memory_parts(engine: Mapping[str, Any]) -> list[Part]:
     parts = [
         Part("weights", -int(terms.get("weights_mapped", 0)) - int(terms.get("weights_heap", 0)), "W", "blue"),
         Part("activations", -int(terms.get("activations", 0)), "A", "cyan"),
+        Part("promised to other models", -int(terms.get("other_models", 0)), "o", "white"),
         Part("KV running", running, "#", "red"),
         Part("KV idle", idle, "=", "yellow"),
         Part("KV free", max(0, int(memory.get("kv_bytes", 0)) - running - idle), ".", "green"),

@@ -17,6 +17,10 @@ def test_what_is_not_known_yet_is_left_out() -> None:
     )
 
 
+def test_other_models_that_are_ready_are_counted() -> None:
+    assert status_text("nano", "unloaded", "idle", {}, others=1) == "model nano unloaded idle, 1 more model ready"
+
+
 def test_a_model_that_failed_is_said_first_and_on_one_line() -> None:
     text = status_text("nano", "failed", "model.onnx: cut off\nREADY=1", {})
     assert text == "degraded: model nano failed model.onnx: cut off READY=1"

@@ -37,7 +37,7 @@ def endless() -> Iterator[Daemon]:
 def test_an_engine_that_dies_is_lost_for_its_requests_and_comes_back(endless: Daemon, deadly: int) -> None:
     pid, before = endless.engine_pid(), endless.model()["restarts"]
     with Peer(endless.endpoint) as peer, Peer(endless.endpoint, zmq.REQ) as other:
-        mine = peer.send("generate", stream=True, **LONG)
+        mine = peer.send("generate", stream=True, prompt=f"one {deadly}", max_tokens=4000)  # two deaths: quarantine
         others = other.send("generate", prompt=f"another {deadly}", max_tokens=4000)
         peer.until_event(mine, "delta")
         os.kill(pid, deadly)

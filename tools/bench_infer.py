@@ -1,9 +1,10 @@
 #!/usr/bin/env python3
 """`infer` on the digits through the daemon, with clients in processes of their own, against a bare loop without edged.
 
-Alternates bare and daemon in one run and prints medians and ratios as JSON. Two kinds of work:
+Alternates bare and daemon in one run and prints medians and ratios as JSON. Three kinds of work:
   image: the bytes of a PNG to the best label; bare: Pillow, numpy, one InferenceSession.run, arg max
   tensor: one prepared row to the scores; bare: InferenceSession.run alone
+  dense: the same with a made-up model of 25 MB that takes milliseconds a row (needs the extra "synthetic")
 
     tools/bench_infer.py                                  # 8 clients, one request in flight each
     tools/bench_infer.py --clients 8 --in-flight 8        # each keeps eight in flight
@@ -13,14 +14,17 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import contextlib
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +32,9 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 MODEL = ROOT / "models" / "digits"
 WARM_UP_S = 0.5
+KINDS = ("image", "tensor", "dense")
+WIDTH, LAYERS = 1024, 6
+SHAPES = {"image": (1, 1, 8, 8), "tensor": (1, 1, 8, 8), "dense": (1, WIDTH)}
 
 
 def main() -> int:
@@ -37,12 +44,14 @@ def main() -> int:
     parser.add_argument("--in-flight", type=int, default=1, help="requests each client keeps in flight")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--only", choices=KINDS, help="this kind of work alone")
     parser.add_argument("--child", choices=("bare", "client"), help=argparse.SUPPRESS)
-    parser.add_argument("--kind", choices=("image", "tensor"), help=argparse.SUPPRESS)
+    parser.add_argument("--kind", choices=KINDS, help=argparse.SUPPRESS)
     parser.add_argument("--endpoint", help=argparse.SUPPRESS)
+    parser.add_argument("--model", type=Path, default=MODEL, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "bare":
-        print(bare(options.kind, options.seconds))
+        print(bare(options.model, options.kind, options.seconds))
     elif options.child == "client":
         print(asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight)))
     else:
@@ -55,7 +64,7 @@ def sample() -> bytes:
     return (ROOT / "tests" / "data" / "digits" / "7-0.png").read_bytes()
 
 
-def bare(kind: str, seconds: float) -> float:
+def bare(model: Path, kind: str, seconds: float) -> float:
     """Answers a second of a loop that a program without edged would have."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import numpy as np
@@ -64,8 +73,10 @@ def bare(kind: str, seconds: float) -> float:
 
     options = ort.SessionOptions()
     options.intra_op_num_threads = 1
-    session = ort.InferenceSession(str(MODEL / "model.onnx"), options)
-    data, row = sample(), np.zeros((1, 1, 8, 8), np.float32)
+    session = ort.InferenceSession(str(model / "model.onnx"), options)
+    data, row = sample(), np.zeros(SHAPES[kind], np.float32)
+
+    name = session.get_inputs()[0].name
 
     def image() -> int:
         small = Image.open(io.BytesIO(data)).convert("L").resize((8, 8), Image.Resampling.BOX)
@@ -75,7 +86,7 @@ def bare(kind: str, seconds: float) -> float:
         return int((powers / powers.sum()).argmax())
 
     def tensor() -> Any:
-        return session.run(None, {"pixels": row})
+        return session.run(None, {name: row})
 
     work = image if kind == "image" else tensor
     for until_s in (WARM_UP_S, seconds):
@@ -90,7 +101,10 @@ async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> fl
     """Answers a second of one client."""
     from edged.client import AsyncClient, Tensor
 
-    data, inputs = sample(), {"pixels": Tensor("float32", (1, 1, 8, 8), bytes(256))}
+    data, inputs = (
+        sample(),
+        {"x" if kind == "dense" else "pixels": Tensor("float32", SHAPES[kind], bytes(4 * math.prod(SHAPES[kind])))},
+    )
     counted = 0
 
     async with AsyncClient(endpoint) as connection:
@@ -109,42 +123,75 @@ async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> fl
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """All rounds, alternating."""
+    kinds = (options.only,) if options.only else KINDS
     found: dict[str, list[float]] = {}
+    rows_per_run: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="edged-bench-", dir="/tmp") as folder:
-        endpoint = f"ipc://{folder}/s/edged.sock"
-        settings = (
-            f'endpoint = "{endpoint}"\nmodel = "{MODEL}"\nprovider = "cpu"\nthreads = 1\nstate_dir = "{folder}"\n'
-        )
-        (Path(folder) / "edged.toml").write_text(settings + 'log_level = "error"\n')
-        serve = [sys.executable, "-m", "edged", "serve", "--config", f"{folder}/edged.toml"]
-        with subprocess.Popen(serve, cwd=ROOT) as daemon:
-            try:
-                _wait_for(endpoint)
+        for model, here in ((MODEL, [kind for kind in kinds if kind != "dense"]), (Path(folder) / "dense", ["dense"])):
+            if not set(here) & set(kinds):
+                continue
+            if here == ["dense"]:
+                _write_dense(model)
+            with _daemon(Path(folder), model) as endpoint:
                 for _ in range(options.rounds):
-                    for kind in ("image", "tensor"):
-                        alone = _children(1, "bare", kind, options, "")
-                        together = _children(options.clients, "client", kind, options, endpoint)
+                    for kind in here:
+                        alone = _children(1, "bare", kind, options, "", model)
+                        together = _children(options.clients, "client", kind, options, endpoint, model)
                         found.setdefault(f"{kind} bare", []).append(alone)
                         found.setdefault(f"{kind} daemon", []).append(together)
-                rows_per_run = _rows_per_run(endpoint)
-            finally:
-                daemon.terminate()
+                rows_per_run[model.name] = _rows_per_run(endpoint)
     medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
-    ratios = {kind: round(medians[f"{kind} daemon"] / medians[f"{kind} bare"], 3) for kind in ("image", "tensor")}
     return {
         "clients": options.clients,
         "in_flight": options.in_flight,
         "answers_per_s": medians,
-        "daemon_to_bare": ratios,
+        "daemon_to_bare": {kind: round(medians[f"{kind} daemon"] / medians[f"{kind} bare"], 3) for kind in kinds},
         "rows_per_run": rows_per_run,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
     }
 
 
-def _children(count: int, child: str, kind: str, options: argparse.Namespace, endpoint: str) -> float:
+@contextlib.contextmanager
+def _daemon(folder: Path, model: Path) -> Iterator[str]:
+    """A daemon with this model, its endpoint; one thread, as the bare loop."""
+    endpoint = f"ipc://{folder}/s/edged.sock"
+    settings = f'endpoint = "{endpoint}"\nmodel = "{model}"\nprovider = "cpu"\nthreads = 1\nstate_dir = "{folder}"\n'
+    (folder / "edged.toml").write_text(settings + 'log_level = "error"\n')
+    serve = [sys.executable, "-m", "edged", "serve", "--config", str(folder / "edged.toml")]
+    with subprocess.Popen(serve, cwd=ROOT) as daemon:
+        try:
+            _wait_for(endpoint)
+            yield endpoint
+        finally:
+            daemon.terminate()
+
+
+def _write_dense(folder: Path) -> None:
+    """LAYERS square matrices, one after the other."""
+    import numpy as np
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    folder.mkdir()
+    generator = np.random.default_rng(1)
+    names = ["x", *(f"h{layer}" for layer in range(1, LAYERS)), "y"]
+    nodes = [helper.make_node("MatMul", [names[layer], f"w{layer}"], [names[layer + 1]]) for layer in range(LAYERS)]
+    weights = [
+        numpy_helper.from_array(generator.normal(0, 0.03, (WIDTH, WIDTH)).astype(np.float32), f"w{layer}")
+        for layer in range(LAYERS)
+    ]
+    ends = [[helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", WIDTH])] for name in ("x", "y")]
+    graph = helper.make_graph(nodes, "dense", *ends, weights)
+    made = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)])
+    made.ir_version = 8
+    onnx.save(made, folder / "model.onnx")
+    (folder / "edged.toml").write_text("batch_tensors = true\n")
+
+
+def _children(count: int, child: str, kind: str, options: argparse.Namespace, endpoint: str, model: Path) -> float:
     command = [sys.executable, __file__, "--child", child, "--kind", kind, "--seconds", str(options.seconds)]
-    command += ["--in-flight", str(options.in_flight), "--endpoint", endpoint]
+    command += ["--in-flight", str(options.in_flight), "--endpoint", endpoint, "--model", str(model)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(count)]
     return sum(float(process.communicate()[0]) for process in running)
 
@@ -155,10 +202,11 @@ def _wait_for(endpoint: str) -> None:
     for _ in range(600):
         try:
             with Client(endpoint) as client_:
-                client_.infer(sample())
-                return
+                if client_.models()[0].state == "ready":
+                    return
         except DaemonNotFound:
-            time.sleep(0.1)
+            pass
+        time.sleep(0.1)
     raise SystemExit("the daemon did not start")
 
 

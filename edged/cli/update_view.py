@@ -25,10 +25,12 @@ class Shower:
             self._last = text
 
     def end(self, found: Mapping[str, Any]) -> None:
-        """Why releases were passed over, if nothing was taken, and how it ended if no step said so."""
+        """What serves now; or why releases were passed over, and how it ended if no step said so."""
         if found["outcome"] in ("up_to_date", "waiting"):
             for line in _passed(found["last"]):
                 typer.echo(line)
+        if found["outcome"] == "taken":
+            typer.echo(f"{found['model']} {found.get('active')} serves, and is watched for a while")
         if found.get("reason") and str(found["reason"]) not in self._last:
             typer.echo(f"{found['outcome'].replace('_', ' ')}: {printable(str(found['reason']))}")
 

@@ -109,5 +109,7 @@ class Keepers:
         for task in tasks:
             with contextlib.suppress(asyncio.CancelledError):
                 await task
+        for keeper, _ in self._keepers.values():
+            keeper.end_in_order()
         await self._waker.stop()
         os.close(self._descriptor)

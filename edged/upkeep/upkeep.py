@@ -82,10 +82,19 @@ class Upkeep:
                 log.error("update put off for %.0f s model=%s: %s", RETRY_S, self.slots.model, error)
                 self._tell("waiting", self.step.version, f"{error}; tried again later")
                 self._not_before_s = time.monotonic() + RETRY_S
+            except Exception:  # ours; the model serves on, and so does this loop
+                log.exception("updates stumbled model=%s", self.slots.model)
+                self._not_before_s = time.monotonic() + RETRY_S
             self._look.clear()
             is_calm = self._host_is_ready() and not self._listeners and self.step.phase in ("idle", *ENDED)
             with contextlib.suppress(TimeoutError):
                 await asyncio.wait_for(self._look.wait(), IDLE_LOOK_S if is_calm else LOOK_S)
+
+    def end_in_order(self) -> None:
+        """The daemon was asked to stop: a start that has not come to an answer by now did not fail."""
+        with contextlib.suppress(EdgedError):
+            if self._host.link.state is State.LOADING:
+                self._starts.forget()
 
     async def roll_back(self, reason: str) -> str | None:
         """The version before serves again; returns it, None for the one that shipped. Updates are held from now on.

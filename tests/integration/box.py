@@ -63,12 +63,16 @@ class FleetDevice:
             f'source = "{source}"\nroot_file = "{base}/root.json"\nreserve_bytes = 0\ndevice_id = "{device_id}"\n'
         )
 
-    def client(self, **settings: Any) -> Client:
-        """(Re)starts the daemon with these settings and waits for its model."""
+    def begin(self, **settings: Any) -> Daemon:
+        """(Re)starts the daemon with these settings."""
         self.stop()
         known = {"EDGED_UPDATE_CONFIG": str(self.base / "update.toml")}
         self.running = Daemon(Path("nano"), environment=known, state_dir=str(self.state), **(LENIENT | settings))
-        self._client = Client(self.running.ready().endpoint, timeout_s=PATIENCE_S)
+        return self.running
+
+    def client(self, **settings: Any) -> Client:
+        """(Re)starts the daemon with these settings and waits for its model."""
+        self._client = Client(self.begin(**settings).ready().endpoint, timeout_s=PATIENCE_S)
         return self._client
 
     @property

@@ -82,6 +82,7 @@ def fleet(tmp_path: Path) -> Iterator[Fleet]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(1200)
 def test_a_fleet_of_three(fleet: Fleet, tmp_path: Path) -> None:
     desk = fleet.desk
     fleet.release(variant(tmp_path, "1.0"), "1.0")

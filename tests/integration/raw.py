@@ -66,7 +66,7 @@ class Daemon:
             "hang_floor_s": 10.0 * SLOWNESS,
         }
         if SLOWNESS > 1:  # an emulator's own memory is counted as the process's
-            self.settings["front_memory_bytes"] = 2**30
+            self.settings |= {"front_memory_bytes": 2**30, "load_timeout_s": 600.0 * SLOWNESS}
         self.settings |= settings
         self.write_settings()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}

@@ -19,7 +19,7 @@ RUNS = {
     "flood": ["--count", "500", "--connections", "100"],
     "slow_readers": ["--count", "3"],
     "vanishing_clients": ["--count", "10"],
-    "update_attacks": ["--count", "3"],
+    "update_attacks": ["--count", "1"],
     "update_swap": ["--count", "2"],
 }
 

@@ -34,5 +34,6 @@ def stats(scheduler: Scheduler, pace: Pace) -> dict[str, Any]:
         "slice_tokens_alone": pace.slice_tokens(alone=True),
         "admitting": scheduler.admitting,
         "slots": [asdict(entry) for entry in scheduler.slots.ledger.entries()[:MAX_SHOWN_SLOTS]],
+        **({"seeing_tps": round(pace.seeing_tps, 1)} if pace.seeing_tps else {}),
         **scheduler.counts,
     }

@@ -14,7 +14,7 @@ from torch import Tensor
 
 from edged.engine.images.crops import MEAN, STD, scaled
 from nano_vision.drawing import draw
-from nano_vision.model import CELLS, GRID, IMAGE_TOKENS
+from nano_vision.model import CELLS, GRID, IMAGE_TOKENS, PLACES, SEEN
 from nano_vision.questions import Case, Exchange, one_picture, two_pictures
 from nano_vision.scenes import COLOURS, SHAPES, Scene
 
@@ -159,35 +159,44 @@ def _said(scene: Scene) -> str:
 
 
 def _seen(scene: Scene, case: Case, image: Image.Image) -> dict[str, np.ndarray[Any, Any]]:
-    """Classes of the cells: those near a thing's middle say what it is, those far from all say nothing."""
-    labels = {name: np.zeros(CELLS, dtype=np.int64) for name in ("shape", "colour", "digit", "gauge")}
+    """Classes by the names of model.SEEN. Of cells and columns only those that show a thing's middle say what it is,
+    those far from all say nothing, and the others are not asked."""
+    digits = [mark for mark in scene.display or "" if mark != "."]
+    labels = {name: np.zeros(CELLS, dtype=np.int64) for name in SEEN if name.startswith("cell")}
+    labels |= {name: np.zeros(PLACES, dtype=np.int64) for name in SEEN if name.startswith("place")}
+    labels |= {name: np.zeros(GRID, dtype=np.int64) for name in SEEN if name.startswith("column")}
+    labels["whole_digits"] = np.array([len(digits)])
+    labels["whole_point"] = np.array([int("." in (scene.display or ""))])
+    labels["whole_gauge"] = np.array([0 if scene.gauge is None else scene.gauge // 10 + 1])
+    labels["whole_things"] = np.array([len(scene.things)])
     long = max(image.size)
     spread = (image.width / long, image.height / long)  # the rest is white
+    unit, shift = min(spread), case.look.shift
+    middles = (np.arange(GRID) + 0.5) / GRID
 
-    def cells(x: float, y: float, reach: float) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
-        """Cells within `reach` of (x, y) for certain, and those further away that may still hold it."""
-        cx, cy = 0.5 + (x - 0.5) * spread[0], 0.5 + (y - 0.5) * spread[1]
-        at = (np.arange(GRID) + 0.5) / GRID
-        near = np.hypot(at[None, :] - cx, at[:, None] - cy).reshape(-1)
-        return near < reach, near < 3 * reach
+    def distances(x: float, y: float) -> np.ndarray[Any, Any]:
+        """Of each cell from a point of the picture."""
+        cx, cy = 0.5 + (x + shift[0] - 0.5) * spread[0], 0.5 + (y + shift[1] - 0.5) * spread[1]
+        return np.hypot(middles[None, :] - cx, middles[:, None] - cy).reshape(-1)
 
-    unit = min(spread)
     for thing in scene.things:
-        x, y = (thing.place % 3 + 0.5) / 3, (thing.place // 3 + 0.5) / 3
-        inside, around = cells(x, y, 0.06 * unit + 0.02)
+        far = distances((thing.place % 3 + 0.5) / 3, (thing.place // 3 + 0.5) / 3)
         for name, value in (("shape", SHAPES.index(thing.shape) + 1), ("colour", [*COLOURS].index(thing.colour) + 1)):
-            labels[name][around & (labels[name] == 0)] = IGNORED
-            labels[name][inside] = value
-    if scene.gauge is not None:
-        inside, around = cells(0.5, 0.5, 0.07 * unit)
-        labels["gauge"][around] = IGNORED
-        labels["gauge"][inside] = scene.gauge // 10 + 1
-    if scene.display is not None:
-        digits = [mark for mark in scene.display if mark != "."]
+            cells = labels[f"cell_{name}"]
+            cells[(far < 0.18 * unit + 0.06) & (cells == 0)] = IGNORED
+            cells[far < 0.06 * unit + 0.02] = value
+            labels[f"place_{name}"][thing.place] = value
+    if digits:
+        labels["cell_digit"][distances(0.5, 0.5) < 0.45] = IGNORED
         pitch = 0.105 * case.look.scale * 1.75 * unit  # of the longer side
-        labels["digit"][cells(0.5, 0.5, 0.15)[1]] = IGNORED
+        start = 0.5 + shift[0] * spread[0]
         for number, digit in enumerate(digits):
-            x = 0.5 + (number + 0.5 - len(digits) / 2) * pitch / spread[0]
-            inside, _ = cells(x, 0.5, 0.045)
-            labels["digit"][inside] = int(digit) + 1
+            x = start + (number + 0.5 - len(digits) / 2) * pitch
+            near = np.hypot(middles[None, :] - x, middles[:, None] - 0.5 - shift[1] * spread[1]).reshape(-1)
+            labels["cell_digit"][near < 0.045] = int(digit) + 1
+            off = np.abs(middles - x)
+            for name, value in (("digit", int(digit) + 1), ("order", number + 1)):
+                columns = labels[f"column_{name}"]
+                columns[(off < 0.75 * pitch) & (columns == 0)] = IGNORED
+                columns[off < 0.3 * pitch] = value
     return labels

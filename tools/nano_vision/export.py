@@ -18,11 +18,11 @@ import numpy as np
 import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
-from torch import Tensor
+from torch import Tensor, nn
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from nano.tokenizer import save_tokenizer
-from nano_vision.model import CELLS, GRID, MOST_IMAGES, ConvNorm, NanoVision
+from nano_vision.model import CELLS, GRID, MIDDLE, MOST_IMAGES, PLACES, ConvNorm, Look, NanoVision
 
 if TYPE_CHECKING:
     from nano_vision.training import Run
@@ -70,6 +70,10 @@ class _Graph:
     def node(self, kind: str, inputs: list[str], name: str, **attributes: Any) -> str:
         self.nodes.append(helper.make_node(kind, inputs, [name], name=f"/{name}", **attributes))
         return name
+
+    def cut(self, x: str, start: str, end: str, axis: str, name: str) -> str:
+        """x[start:end] along an axis; all three are names of weights."""
+        return self.node("Slice", [x, start, end, axis], name)
 
     def save(self, path: Path, inputs: list[Any], outputs: list[Any]) -> None:
         graph = helper.make_graph(self.nodes, path.stem, inputs, outputs, self.weights)
@@ -168,51 +172,54 @@ def vision_graph(model: NanoVision, path: Path) -> None:
 
     All pictures of one call have the same size. The first square is the small view of the whole picture.
     """
-    graph, hidden = _Graph(), model.projector.cell.out_features
-    one, zero = graph.weight("one", [1]), graph.weight("zero", [0])
-    two = graph.weight("two", [2])
-    grid, cells = graph.weight("grid", [GRID]), graph.weight("cells", [CELLS])
-    width = graph.weight("hidden", [hidden])
-    # squares of a picture, from the first one's size
-    sizes = graph.node("Slice", ["image_sizes", zero, one, zero], "first_size")
-    squares = graph.node("Div", [graph.node("Reshape", [sizes, graph.weight("minus_one", [-1])], "size"),
-                                 graph.weight("side", [336])], "squares")  # fmt: skip
-    rows = graph.node("Slice", [squares, zero, one, zero], "rows")
-    columns = graph.node("Slice", [squares, one, two, zero], "columns")
-    count = graph.node("Mul", [rows, columns], "count")
-    used = graph.node("Add", [count, one], "used")
-    shape = graph.node("Shape", ["pixel_values"], "pixels_shape")
-    images = graph.node("Slice", [shape, zero, one, zero], "images")
-    pixels = graph.node("Slice", ["pixel_values", zero, used, one], "pixels")
+    graph, projector = _Graph(), model.projector
+    hidden = projector.cell.here.out_features
+    for name, number in {"zero": 0, "one": 1, "two": 2, "minus_one": -1, "grid": GRID, "cells": CELLS}.items():
+        graph.weight(name, [number])
+    graph.weight("hidden", [hidden])
+    graph.weight("channels", [projector.cell.here.in_features])
+    size = graph.node("Reshape", [graph.cut("image_sizes", "zero", "one", "zero", "first_size"), "minus_one"], "size")
+    squares = graph.node("Div", [size, graph.weight("side", [336])], "squares")
+    rows = graph.cut(squares, "zero", "one", "zero", "rows")
+    columns = graph.cut(squares, "one", "two", "zero", "columns")
+    graph.node("Add", [graph.node("Mul", [rows, columns], "count"), "one"], "used")
+    graph.cut(graph.node("Shape", ["pixel_values"], "pixels_shape"), "zero", "one", "zero", "images")
+    pixels = graph.cut("pixel_values", "zero", "used", "one", "pixels")
     flat = graph.node("Reshape", [pixels, graph.weight("flat_pixels", [-1, 3, 336, 336])], "flat")
-    features = _encoder(graph, model, flat)
-    # [n, squares + 1, 144, hidden], with the place of each cell
-    projected = graph.node("MatMul", [features, graph.weight("cell.weight", model.projector.cell.weight.T)], "mapped")
-    place = model.projector.place + model.projector.cell.bias
-    placed = graph.node("Add", [projected, graph.weight("place", place)], "placed")
-    minus = "minus_one"
-    by_view = graph.node("Concat", [images, used, cells, width], "by_view", axis=0)
-    views = graph.node("Reshape", [placed, by_view], "placed_views")
-    views = graph.node("Add", [views, _changes(graph, model, features, images, used)], "views")
-    small = graph.node("Slice", [views, zero, one, one], "small")
-    small = graph.node("Add", [small, graph.weight("small_view", model.projector.small_view)], "small_marked")
-    crops = graph.node("Slice", [views, one, used, one], "crops")
-    crops = graph.node("Add", [crops, graph.weight("crop_view", model.projector.crop_view)], "crops_marked")
-    # the squares are laid side by side, row by row of cells
-    tiles = graph.node("Concat", [images, rows, columns, grid, grid, width], "tiles", axis=0)
+    features = _features(graph, model, flat)
+    views = {name: _look(graph, getattr(projector, name), features[name], name) for name in features}
+    # the small view: 12 rows of cells, each ended by what stands in a ninth, or by what there is at all
+    whole = graph.node("Concat", ["images", "grid", "grid", "hidden"], "whole_sheet", axis=0)
+    small = graph.cut(views["cell"], "zero", "one", "one", "small")
+    small = graph.node("Add", [small, graph.weight("small_view", projector.small_view)], "small_marked")
+    small = graph.node("Reshape", [small, whole], "small_sheet")
+    ends = graph.node("Concat", [views["ninth"], views["whole"]], "ninths_and_whole", axis=2)
+    ends = graph.cut(ends, "zero", "one", "one", "small_ends")
+    ends_shape = graph.node("Concat", ["images", "grid", "one", "hidden"], "small_ends_shape", axis=0)
+    small = _ended(graph, small, graph.node("Reshape", [ends, ends_shape], "small_ends_column"), "small")
+    # the squares are laid side by side, row by row of cells, each ended by a column of its row's first square
+    crops = graph.cut(views["cell"], "one", "used", "one", "crops")
+    crops = graph.node("Add", [crops, graph.weight("crop_view", projector.crop_view)], "crops_marked")
+    tiles = graph.node("Concat", ["images", rows, columns, "grid", "grid", "hidden"], "tiles", axis=0)
     tiled = graph.node(
         "Transpose", [graph.node("Reshape", [crops, tiles], "tiled")], "in_rows", perm=[0, 1, 3, 2, 4, 5]
     )
-    tall, wide = graph.node("Mul", [rows, grid], "tall"), graph.node("Mul", [columns, grid], "wide")
-    sheet = graph.node("Concat", [images, tall, wide, width], "sheet", axis=0)
-    crops = _with_breaks(graph, model, graph.node("Reshape", [tiled, sheet], "crop_sheet"), images, tall, "crop")
-    whole = graph.node("Concat", [images, grid, grid, width], "whole", axis=0)
-    small = _with_breaks(graph, model, graph.node("Reshape", [small, whole], "small_sheet"), images, grid, "small")
-    separator = graph.weight("separator", model.projector.separator.reshape(1, 1, hidden))
-    each = graph.node("Concat", [images, one, one], "each", axis=0)
+    tall, wide = graph.node("Mul", [rows, "grid"], "tall"), graph.node("Mul", [columns, "grid"], "wide")
+    sheet = graph.node("Concat", ["images", tall, wide, "hidden"], "sheet", axis=0)
+    ends = graph.cut(views["column"], "one", "used", "one", "crop_ends")
+    by_square = graph.node("Concat", ["images", rows, columns, "grid", "hidden"], "ends_by_square", axis=0)
+    ends = graph.node("Reshape", [ends, by_square], "crop_ends_by_square")
+    ends = graph.cut(ends, "zero", "one", "two", "crop_ends_first")
+    ends_shape = graph.node("Concat", ["images", tall, "one", "hidden"], "crop_ends_shape", axis=0)
+    ends = graph.node("Reshape", [ends, ends_shape], "crop_ends_column")
+    crops = _ended(graph, graph.node("Reshape", [tiled, sheet], "crop_sheet"), ends, "crop")
+    separator = graph.weight("separator", projector.separator.reshape(1, 1, hidden))
+    each = graph.node("Concat", ["images", "one", "one"], "each", axis=0)
     separators = graph.node("Expand", [separator, each], "separators")
     tokens = graph.node("Concat", [crops, separators, small], "tokens", axis=1)
-    graph.node("Reshape", [tokens, graph.node("Concat", [minus, width], "out_shape", axis=0)], "image_features")
+    graph.node(
+        "Reshape", [tokens, graph.node("Concat", ["minus_one", "hidden"], "out_shape", axis=0)], "image_features"
+    )
     graph.save(
         path,
         [
@@ -223,49 +230,71 @@ def vision_graph(model: NanoVision, path: Path) -> None:
     )
 
 
-def _changes(graph: _Graph, model: NanoVision, features: str, images: str, used: str) -> str:
-    """What each cell has that it had not in the picture before: [n, squares + 1, 144, hidden]."""
-    channels = graph.weight("channels", [model.projector.cell.in_features])
-    shape = graph.node("Concat", [images, used, "cells", channels], "features_shape", axis=0)
-    here = graph.node("Reshape", [features, shape], "here")
-    first = graph.node("Slice", [here, "zero", "one", "zero"], "first_picture")
-    earlier = graph.node("Slice", [here, "zero", "minus_one", "zero"], "all_but_last")
-    before = graph.node("Concat", [first, earlier], "before", axis=0)
-    difference = graph.node("Sub", [here, before], "difference")
-    return graph.node("MatMul", [difference, graph.weight("change.weight", model.projector.change.weight.T)], "changes")
-
-
-def _encoder(graph: _Graph, model: NanoVision, x: str) -> str:
-    """Convolutions with their batch norms folded in; [squares, 144, channels]."""
+def _features(graph: _Graph, model: NanoVision, x: str) -> dict[str, str]:
+    """The encoder with its batch norms folded in; features [squares, n, channels] by the names of the projector."""
     for at, layer in enumerate(model.encoder.stem):
         x = _conv(graph, layer, x, f"stem.{at}")
     for at, layer in enumerate(model.encoder.body):
         x = graph.node("Add", [x, _conv(graph, layer, x, f"body.{at}")], f"body.{at}.sum")
-    channels = model.projector.cell.in_features
-    flat = graph.node("Reshape", [x, graph.weight("flat_cells", [-1, channels, CELLS])], "flat_features")
-    return graph.node("Transpose", [flat], "features", perm=[0, 2, 1])
+    for at, block in enumerate(model.encoder.context):
+        around = _folded(graph, block.around, block.norm, x, f"context.{at}.around")
+        assert block.mix.bias is not None
+        weights = [graph.weight(f"context.{at}.mix.{name}", value) for name, value in block.mix.named_parameters()]
+        mixed = graph.node("Conv", [around, *weights], f"context.{at}.mix")
+        x = graph.node("Add", [x, mixed], f"context.{at}.sum")
+    step = GRID // 3
+    ninths = graph.node("MaxPool", [x], "ninths", kernel_shape=[step, step], strides=[step, step])
+    first, last = graph.weight("middle_first", [MIDDLE.start]), graph.weight("middle_last", [MIDDLE.stop])
+    columns = graph.node("ReduceMax", [graph.cut(x, first, last, "two", "middle")], "columns_max", axes=[2], keepdims=0)
+    whole = graph.node("ReduceMax", [x], "whole_max", axes=[2, 3], keepdims=1)
+    flat = {"cell": (x, CELLS), "ninth": (ninths, PLACES), "column": (columns, GRID), "whole": (whole, 1)}
+    found = {}
+    for name, (value, count) in flat.items():
+        shape = graph.node("Concat", ["minus_one", "channels", graph.weight(f"{name}.count", [count])],
+                           f"{name}.flat_shape", axis=0)  # fmt: skip
+        made = graph.node("Reshape", [value, shape], f"{name}.flat")
+        found[name] = graph.node("Transpose", [made], f"{name}.features", perm=[0, 2, 1])
+    return found
+
+
+def _look(graph: _Graph, look: Look, features: str, name: str) -> str:
+    """[images, squares + 1, places, hidden]: what is there, what was not in the picture before, where it is."""
+    shape = graph.node("Concat", ["images", "used", f"{name}.count", "channels"], f"{name}.by_view", axis=0)
+    here = graph.node("Reshape", [features, shape], f"{name}.here")
+    first = graph.cut(here, "zero", "one", "zero", f"{name}.first")
+    earlier = graph.cut(here, "zero", "minus_one", "zero", f"{name}.earlier")
+    before = graph.node("Concat", [first, earlier], f"{name}.before", axis=0)
+    difference = graph.node("Sub", [here, before], f"{name}.difference")
+    mapped = graph.node("MatMul", [here, graph.weight(f"{name}.weight", look.here.weight.T)], f"{name}.mapped")
+    changed = graph.node(
+        "MatMul", [difference, graph.weight(f"{name}.change", look.change.weight.T)], f"{name}.changed"
+    )
+    place = graph.weight(f"{name}.place", look.place + look.here.bias)
+    return graph.node("Add", [graph.node("Add", [mapped, changed], f"{name}.sum"), place], f"{name}.looked")
 
 
 def _conv(graph: _Graph, layer: ConvNorm, x: str, name: str) -> str:
-    norm, conv = layer.norm, layer.conv
+    return _folded(graph, layer.conv, layer.norm, x, name)
+
+
+def _folded(graph: _Graph, conv: nn.Conv2d, norm: nn.BatchNorm2d, x: str, name: str) -> str:
+    """Convolution, batch norm and ReLU as convolution and ReLU."""
     assert norm.running_mean is not None
     assert norm.running_var is not None
     gain = norm.weight / torch.sqrt(norm.running_var + norm.eps)
     weight = graph.weight(f"{name}.weight", conv.weight * gain[:, None, None, None])
     bias = graph.weight(f"{name}.bias", norm.bias - norm.running_mean * gain)
     padding = [int(conv.padding[0])] * 4  # type: ignore[arg-type]
-    made = graph.node("Conv", [x, weight, bias], f"{name}.conv", strides=list(conv.stride), pads=padding)
+    made = graph.node(
+        "Conv", [x, weight, bias], f"{name}.conv", strides=list(conv.stride), pads=padding, group=conv.groups
+    )
     return graph.node("Relu", [made], f"{name}.relu")
 
 
-def _with_breaks(graph: _Graph, model: NanoVision, sheet: str, images: str, rows: str, name: str) -> str:
-    """A line break behind each row of [n, rows, columns, hidden]; [n, tokens, hidden]."""
-    hidden = model.projector.cell.out_features
-    line_break = graph.weight(f"{name}.line_break", model.projector.line_break.reshape(1, 1, 1, hidden))
-    each = graph.node("Concat", [images, rows, "one", "one"], f"{name}.each", axis=0)
-    ends = graph.node("Expand", [line_break, each], f"{name}.ends")
+def _ended(graph: _Graph, sheet: str, ends: str, name: str) -> str:
+    """[n, rows, columns, hidden] and an end for each row [n, rows, 1, hidden] -> [n, tokens, hidden]."""
     joined = graph.node("Concat", [sheet, ends], f"{name}.joined", axis=2)
-    flat = graph.node("Concat", [images, "minus_one", "hidden"], f"{name}.flat", axis=0)
+    flat = graph.node("Concat", ["images", "minus_one", "hidden"], f"{name}.flat", axis=0)
     return graph.node("Reshape", [joined, flat], f"{name}.tokens")
 
 
@@ -274,7 +303,7 @@ def embedding_graph(model: NanoVision, path: Path) -> None:
 
     The n-th picture's tokens are −n: they take the features in order, and an embedding of the number is added.
     """
-    graph, hidden = _Graph(), model.projector.cell.out_features
+    graph, hidden = _Graph(), model.projector.cell.here.out_features
     none = graph.weight("none", np.array(0, dtype=np.int64))
     table = graph.weight("embed_tokens", model.model.embed_tokens.weight)
     numbers = model.number_embed_tokens.weight.detach().clone()

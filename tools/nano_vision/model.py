@@ -6,6 +6,8 @@ separator, the same for the small view of the whole.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -17,7 +19,34 @@ GRID = 12
 CELLS = GRID * GRID
 IMAGE_TOKENS = 2 * (CELLS + GRID) + 1
 MOST_IMAGES = 8  # pictures that are told apart by their number
-SEEN = {"shape": 6, "colour": 7, "digit": 12, "gauge": 12}  # what stands in a cell: class 0 is nothing
+PLACES = 9
+MIDDLE = slice(4, 8)  # the rows of cells in which a display stands
+# What training asks of the encoder alone: of each cell, of each ninth of the picture, of each column of its middle, of
+# the whole. Class 0 is nothing.
+SEEN = {
+    "cell_shape": 6,
+    "cell_colour": 7,
+    "cell_digit": 11,
+    "place_shape": 6,
+    "place_colour": 7,
+    "column_digit": 11,
+    "column_order": 5,
+    "whole_digits": 5,
+    "whole_point": 2,
+    "whole_gauge": 12,
+    "whole_things": 6,
+}
+
+
+@dataclass
+class Features:
+    """Of pictures: [B, 144, C] for the cells; the largest of them for each ninth [B, 9, C], for each column of the
+    middle rows [B, 12, C], and for the whole [B, 1, C]."""
+
+    cell: Tensor
+    place: Tensor
+    column: Tensor
+    whole: Tensor
 
 
 class ConvNorm(nn.Module):
@@ -34,8 +63,23 @@ class ConvNorm(nn.Module):
         return out
 
 
+class Context(nn.Module):
+    """Each cell is told of those up to five away: depth-wise convolution, then a mix of channels, added."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.around = nn.Conv2d(channels, channels, 11, 1, 5, groups=channels, bias=False)
+        self.norm = nn.BatchNorm2d(channels)
+        self.mix = nn.Conv2d(channels, channels, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """x [B, channels, 12, 12] -> the same."""
+        out: Tensor = x + self.mix(F.relu(self.norm(self.around(x))))
+        return out
+
+
 class Encoder(nn.Module):
-    """Pixels [B, 3, 336, 336] -> features [B, 144, channels], one for each cell of 28 pixels."""
+    """Pixels [B, 3, 336, 336] -> Features; a cell is 28 pixels wide."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -46,46 +90,73 @@ class Encoder(nn.Module):
                 ConvNorm(128, channels, 3, 2, 1),
             ]
         )
-        self.body = nn.ModuleList([ConvNorm(channels, channels, 3, 1, 1) for _ in range(2)])
+        self.body = nn.ModuleList([ConvNorm(channels, channels, 3, 1, 1)])
+        self.context = nn.ModuleList([Context(channels) for _ in range(2)])
 
-    def forward(self, pixels: Tensor) -> Tensor:
+    def forward(self, pixels: Tensor) -> Features:
         """See the class."""
         x = pixels
         for layer in self.stem:
             x = layer(x)
         for layer in self.body:
             x = x + layer(x)
-        return x.flatten(2).transpose(1, 2)
+        for layer in self.context:
+            x = layer(x)
+        return Features(
+            x.flatten(2).transpose(1, 2),
+            F.max_pool2d(x, GRID // 3).flatten(2).transpose(1, 2),
+            x[:, :, MIDDLE].amax(2).transpose(1, 2),
+            x.amax((2, 3))[:, None],
+        )
+
+
+class Look(nn.Module):
+    """Features to the decoder's space: what is there, what is other than in the picture before, and where it is."""
+
+    def __init__(self, channels: int, hidden: int, places: int) -> None:
+        super().__init__()
+        self.here = nn.Linear(channels, hidden)
+        self.change = nn.Linear(channels, hidden, bias=False)
+        self.place = nn.Parameter(torch.randn(places, hidden) * 0.3)
+
+    def forward(self, features: Tensor, pictures: int) -> Tensor:
+        """features [B, n, channels] -> [B, places, hidden] (n is 1 or `places`); `pictures` belong to each row."""
+        rows = features.unflatten(0, (features.shape[0] // pictures, pictures))
+        before = torch.cat((rows[:, :1], rows[:, :-1]), 1)  # the first has changed in nothing
+        out: Tensor = self.here(features) + self.change((rows - before).flatten(0, 1)) + self.place
+        return out
 
 
 class Projector(nn.Module):
-    """Cell features to image tokens: a linear map of what is there and of what is other than in the picture before,
-    where the cell is, which view it is; line breaks, the separator."""
+    """Features to image tokens. The line breaks of Phi-3-vision are put to use: those of the crop say what stands in
+    each column of the picture's middle, those of the small view what stands in each ninth, and what there is at all."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
-        self.cell = nn.Linear(channels, hidden)
-        self.change = nn.Linear(channels, hidden, bias=False)
-        self.place = nn.Parameter(torch.randn(CELLS, hidden) * 0.3)
+        self.cell = Look(channels, hidden, CELLS)
+        self.column = Look(channels, hidden, GRID)
+        self.ninth = Look(channels, hidden, PLACES)
+        self.whole = Look(channels, hidden, GRID - PLACES)
         self.crop_view = nn.Parameter(torch.randn(hidden) * 0.3)
         self.small_view = nn.Parameter(torch.randn(hidden) * 0.3)
-        self.line_break = nn.Parameter(torch.randn(hidden) * 0.5)
         self.separator = nn.Parameter(torch.randn(hidden) * 0.5)
 
-    def forward(self, features: Tensor, pictures: int) -> Tensor:
-        """features [B, 144, channels] -> tokens [B, 313, hidden], for pictures of one crop, `pictures` to each row."""
-        batch = features.shape[0]
-        rows = features.unflatten(0, (batch // pictures, pictures))
-        before = torch.cat((rows[:, :1], rows[:, :-1]), 1)  # the first has changed in nothing
-        cells = self.cell(features) + self.change((rows - before).flatten(0, 1)) + self.place
-        views = [self._with_breaks(cells + view) for view in (self.crop_view, self.small_view)]
-        return torch.cat((views[0], self.separator.expand(batch, 1, -1), views[1]), 1)
+    def forward(self, features: Features, pictures: int) -> Tensor:
+        """Tokens [B, 313, hidden], for pictures of one crop, `pictures` to each row."""
+        batch = features.cell.shape[0]
+        cells = self.cell(features.cell, pictures)
+        columns = self.column(features.column, pictures)
+        ninths = torch.cat((self.ninth(features.place, pictures), self.whole(features.whole, pictures)), 1)
+        crop = _with_ends(cells + self.crop_view, columns)
+        small = _with_ends(cells + self.small_view, ninths)
+        return torch.cat((crop, self.separator.expand(batch, 1, -1), small), 1)
 
-    def _with_breaks(self, cells: Tensor) -> Tensor:
-        batch, _, hidden = cells.shape
-        rows = cells.view(batch, GRID, GRID, hidden)
-        ends = self.line_break.expand(batch, GRID, 1, hidden)
-        return torch.cat((rows, ends), 2).reshape(batch, GRID * (GRID + 1), hidden)
+
+def _with_ends(cells: Tensor, ends: Tensor) -> Tensor:
+    """[B, 144, H] and an end for each row [B, 12, H] -> [B, 156, H]."""
+    batch, _, hidden = cells.shape
+    rows = cells.view(batch, GRID, GRID, hidden)
+    return torch.cat((rows, ends[:, :, None]), 2).reshape(batch, GRID * (GRID + 1), hidden)
 
 
 class Trunk(nn.Module):
@@ -129,8 +200,12 @@ class NanoVision(nn.Module):
                 nn.init.normal_(parameter, std=std)
         nn.init.normal_(self.number_embed_tokens.weight, std=0.3)
 
-    def forward(self, pixels: Tensor, ids: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, Tensor]:
-        """Hidden states [B, T, hidden] and cell features [images, 144, channels].
+    def see(self, features: Features) -> dict[str, Tensor]:
+        """Logits of what stands where, by the names of SEEN."""
+        return {name: head(getattr(features, name.partition("_")[0])) for name, head in self.seen.items()}
+
+    def forward(self, pixels: Tensor, ids: Tensor, positions: Tensor, mask: Tensor) -> tuple[Tensor, dict[str, Tensor]]:
+        """Hidden states [B, T, hidden] and what `see` makes of the pictures.
 
         pixels [images, 3, 336, 336] in the order in which rows use them; ids [B, T], where −n stands for a token of
         a row's n-th picture.
@@ -141,7 +216,7 @@ class NanoVision(nn.Module):
         is_image = ids < 0
         x = x.masked_scatter(is_image[..., None], tokens.reshape(-1, tokens.shape[-1]).to(x.dtype))
         x = x + torch.where(is_image[..., None], self.number_embed_tokens((-ids).clamp(min=0)), 0.0)
-        return self.model(x, positions, mask), features
+        return self.model(x, positions, mask), self.see(features)
 
     def quantise(self, on: bool) -> None:
         """Train on int4-rounded weights from here on, or stop doing so."""

@@ -27,7 +27,7 @@ class Schedule:
     matrix_lr: float = 0.01
     embedding_lr: float = 0.01
     other_lr: float = 0.003
-    seeing_steps: int = 200  # before all: the encoder alone, from what stands where
+    seeing_steps: int = 300  # before all: the encoder alone, from what stands where
     seeing: float = 0.5  # weight of the loss that teaches the encoder alone what stands where
 
     def factor(self, step: int) -> float:

@@ -27,7 +27,7 @@ from nano.tokenizer import save_tokenizer, tokenizer_of
 from nano_vision import plan
 from nano_vision.batches import IGNORED, Batch, CaseEncoder, Rows
 from nano_vision.drawing import draw
-from nano_vision.model import NanoVision
+from nano_vision.model import Features, NanoVision
 from nano_vision.plan import Schedule, Shape
 from nano_vision.questions import SKILLS, Case, held_out, vocabulary_texts
 
@@ -89,10 +89,10 @@ class Run:
         self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.embedding_lr, schedule.other_lr)
         self._peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
         torch._inductor.config.cpp.dynamic_threads = True
-        self.forward: Callable[..., tuple[Tensor, Tensor]] = (
+        self.forward: Callable[..., tuple[Tensor, dict[str, Tensor]]] = (
             torch.compile(self.model, dynamic=False) if compiled else self.model
         )
-        self.encoder_alone: Callable[[Tensor], Tensor] = (
+        self.encoder_alone: Callable[[Tensor], Features] = (
             torch.compile(self.model.encoder) if compiled else self.model.encoder
         )
         self.step = 0
@@ -128,12 +128,11 @@ class Run:
         loss = torch.zeros(())
         with torch.autocast("cpu", dtype=torch.bfloat16):
             if batch.ids.numel():
-                hidden, features = self.forward(pixels, batch.ids, batch.positions, batch.mask)
+                hidden, seen = self.forward(pixels, batch.ids, batch.positions, batch.mask)
                 logits = self.model.lm_head(hidden[:, :-1][batch.wanted[:, 1:]])
                 loss = F.cross_entropy(logits.float(), batch.ids[:, 1:][batch.wanted[:, 1:]])
             else:
-                features = self.encoder_alone(pixels)
-            seen = {name: head(features) for name, head in self.model.seen.items()}
+                seen = self.model.see(self.encoder_alone(pixels))
         sight = sum(
             (F.cross_entropy(seen[name].float().flatten(0, 1), batch.seen[name].flatten(), ignore_index=IGNORED))
             for name in seen

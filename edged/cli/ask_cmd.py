@@ -17,6 +17,8 @@ from edged.client import Client
 from edged.client.replies import Answer
 from edged.client.requests import ChatOptions, Message
 
+DEFAULT_WITH_PICTURES = "nano-vision"
+
 
 def ask(
     question: Annotated[
@@ -77,7 +79,7 @@ def _ask(
     from edged.cli.waiting import Waiting
     from edged.client import Delta
 
-    default = "nano-vision" if pictures else "nano"
+    default = DEFAULT_WITH_PICTURES if pictures else "nano"
     with (
         daemon_or_private(endpoint, model, default) as (found, private),
         Client(found) as client,
@@ -105,8 +107,11 @@ def _ask(
 
 
 def _sees(client: Client) -> str | None:
-    """The first loaded model that takes pictures; None leaves it to the daemon to say that there is none."""
-    return next((model.name for model in client.models() if "image" in model.raw.get("takes", ())), None)
+    """The first model known to take pictures, else the embedded one; None: the daemon says that there is none."""
+    models = client.models()
+    known = [model.name for model in models if "image" in model.raw.get("takes", ())]
+    embedded = [model.name for model in models if model.name == DEFAULT_WITH_PICTURES]
+    return next(iter(known + embedded), None)
 
 
 def summary(answer: Answer) -> str:

@@ -168,7 +168,7 @@ def _seen(scene: Scene, case: Case, image: Image.Image) -> dict[str, np.ndarray[
     labels["whole_digits"] = np.array([len(digits)])
     labels["whole_point"] = np.array([int("." in (scene.display or ""))])
     labels["whole_gauge"] = np.array([0 if scene.gauge is None else scene.gauge // 10 + 1])
-    labels["whole_things"] = np.array([len(scene.things)])
+    labels["whole_things"] = np.array([min(len(scene.things), SEEN["whole_things"] - 1)])
     long = max(image.size)
     spread = (image.width / long, image.height / long)  # the rest is white
     unit, shift = min(spread), case.look.shift

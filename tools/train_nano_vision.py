@@ -28,6 +28,7 @@ def _arguments() -> argparse.Namespace:
     parser.add_argument("--resume", action="store_true", help="go on from the checkpoint in --out")
     parser.add_argument("--steps", type=int, help="length of the schedule (default: that of nano_vision/plan.py)")
     parser.add_argument("--decay-steps", type=int, help="length of the decay at its end, with int4 rounding")
+    parser.add_argument("--fit", action="store_true", help="make the schedule end with --minutes, at the pace found")
     parser.add_argument("--seed", type=int, default=7, help="seed of data and weights (default 7)")
     parser.add_argument("--threads", type=int, default=2, help="CPU threads (default 2)")
     parser.add_argument("--no-compile", action="store_true", help="do without torch.compile (no C++ compiler needed)")
@@ -67,7 +68,7 @@ def main() -> int:
         export(run, arguments.export, arguments.precision)
         print(f"step {run.step} written to {arguments.export}")
         return 0
-    done = run.train(arguments.minutes, lambda line: print(line, flush=True))
+    done = run.train(arguments.minutes, lambda line: print(line, flush=True), fit=arguments.fit)
     print("schedule done" if done else f"stopped at step {run.step}: go on with --resume")
     return 0
 

@@ -22,7 +22,19 @@ from torch import Tensor, nn
 from transformers import Phi3Config, Phi3ForCausalLM
 
 from nano.tokenizer import save_tokenizer
-from nano_vision.model import CELLS, GRID, MIDDLE, MOST_IMAGES, PLACES, ConvNorm, Look, NanoVision
+from nano_vision.model import (
+    CELLS,
+    CHANGES,
+    DIGITS,
+    GRID,
+    MIDDLE,
+    MOST_IMAGES,
+    PLACES,
+    THINGS,
+    ConvNorm,
+    Look,
+    NanoVision,
+)
 
 if TYPE_CHECKING:
     from nano_vision.training import Run
@@ -187,17 +199,16 @@ def vision_graph(model: NanoVision, path: Path) -> None:
     pixels = graph.cut("pixel_values", "zero", "used", "one", "pixels")
     flat = graph.node("Reshape", [pixels, graph.weight("flat_pixels", [-1, 3, 336, 336])], "flat")
     features = _features(graph, model, flat)
-    views = {name: _look(graph, getattr(projector, name), features[name], name) for name in features}
-    # the small view: 12 rows of cells, each ended by what stands in a ninth, or by what there is at all
+    views = {name: _look(graph, getattr(projector, name), features[name], name) for name in ("cell", "ninth", "whole")}
+    # the small view: 12 rows of cells, each ended by an entry of a list
     whole = graph.node("Concat", ["images", "grid", "grid", "hidden"], "whole_sheet", axis=0)
     small = graph.cut(views["cell"], "zero", "one", "one", "small")
     small = graph.node("Add", [small, graph.weight("small_view", projector.small_view)], "small_marked")
     small = graph.node("Reshape", [small, whole], "small_sheet")
-    ends = graph.node("Concat", [views["ninth"], views["whole"]], "ninths_and_whole", axis=2)
-    ends = graph.cut(ends, "zero", "one", "one", "small_ends")
+    ends = graph.cut(_lists(graph, model, features), "zero", "one", "one", "small_ends")
     ends_shape = graph.node("Concat", ["images", "grid", "one", "hidden"], "small_ends_shape", axis=0)
     small = _ended(graph, small, graph.node("Reshape", [ends, ends_shape], "small_ends_column"), "small")
-    # the squares are laid side by side, row by row of cells, each ended by a column of its row's first square
+    # the squares are laid side by side, row by row of cells, each ended by a ninth, or the whole, of its row's first
     crops = graph.cut(views["cell"], "one", "used", "one", "crops")
     crops = graph.node("Add", [crops, graph.weight("crop_view", projector.crop_view)], "crops_marked")
     tiles = graph.node("Concat", ["images", rows, columns, "grid", "grid", "hidden"], "tiles", axis=0)
@@ -206,7 +217,8 @@ def vision_graph(model: NanoVision, path: Path) -> None:
     )
     tall, wide = graph.node("Mul", [rows, "grid"], "tall"), graph.node("Mul", [columns, "grid"], "wide")
     sheet = graph.node("Concat", ["images", tall, wide, "hidden"], "sheet", axis=0)
-    ends = graph.cut(views["column"], "one", "used", "one", "crop_ends")
+    ends = graph.node("Concat", [views["ninth"], views["whole"]], "ninths_and_whole", axis=2)
+    ends = graph.cut(ends, "one", "used", "one", "crop_ends")
     by_square = graph.node("Concat", ["images", rows, columns, "grid", "hidden"], "ends_by_square", axis=0)
     ends = graph.node("Reshape", [ends, by_square], "crop_ends_by_square")
     ends = graph.cut(ends, "zero", "one", "two", "crop_ends_first")
@@ -271,6 +283,95 @@ def _look(graph: _Graph, look: Look, features: str, name: str) -> str:
     )
     place = graph.weight(f"{name}.place", look.place + look.here.bias)
     return graph.node("Add", [graph.node("Add", [mapped, changed], f"{name}.sum"), place], f"{name}.looked")
+
+
+def _lists(graph: _Graph, model: NanoVision, features: dict[str, str]) -> str:
+    """See model.Lists: [images, squares + 1, 12, hidden]."""
+    lists, place = model.projector.lists, graph.weight("places.called", model.projector.ninth.place)
+    views = {}
+    for name in ("ninth", "column"):
+        shape = graph.node("Concat", ["images", "used", f"{name}.count", "channels"], f"{name}.views_shape", axis=0)
+        views[name] = graph.node("Reshape", [features[name], shape], f"{name}.views")
+    none = graph.weight("nothing_there", np.array(0, dtype=np.int64))
+    verdicts = {
+        name: _verdict(graph, model.seen[name], views["column" if name.startswith("column") else "ninth"], name)
+        for name in ("place_shape", "place_colour", "column_order")
+    }
+    before = {name: _before(graph, value, name) for name, value in verdicts.items()}
+    shape, shape_before = verdicts["place_shape"], before["place_shape"]
+    there = graph.node("Not", [graph.node("Equal", [shape, none], "empty")], "there")
+    was_there = graph.node("Not", [graph.node("Equal", [shape_before, none], "was_empty")], "was_there")
+    things = _choose(graph, there, THINGS, "things")
+    order = graph.node("Unsqueeze", [verdicts["column_order"], "two"], "order")
+    marks = graph.weight("digit_numbers", np.arange(1, DIGITS + 1, dtype=np.int64).reshape(1, 1, DIGITS, 1))
+    is_digit = graph.node(
+        "Cast", [graph.node("Equal", [order, marks], "is_digit")], "digit_marks", to=TensorProto.FLOAT
+    )
+    total = graph.node("ReduceSum", [is_digit, graph.weight("last_axis", [3])], "digit_columns", keepdims=1)
+    total = graph.node("Max", [total, graph.weight("at_least_one", np.array(1, dtype=np.float32))], "digit_divisor")
+    digits = graph.node("MatMul", [graph.node("Div", [is_digit, total], "digit_shares"), views["column"]], "digits")
+    same_shape = graph.node("Equal", [shape, shape_before], "same_shape")
+    same_colour = graph.node("Equal", [verdicts["place_colour"], before["place_colour"]], "same_colour")
+    both = graph.node("And", [there, was_there], "both_there")
+    recoloured = graph.node("And", [both, graph.node("Not", [same_colour], "other_colour")], "recoloured")
+    changed = graph.node("Or", [graph.node("Not", [same_shape], "other_shape"), recoloured], "changed")
+    changes = _choose(graph, changed, CHANGES, "changes")
+    seen = graph.node("MatMul", [things, views["ninth"]], "thing_features")
+    after = graph.node("MatMul", [changes, views["ninth"]], "after_features")
+    earlier = graph.node("MatMul", [changes, _before(graph, views["ninth"], "ninths")], "before_features")
+    digits_before = _before(graph, digits, "digits")
+    thing_parts = [
+        _mapped(graph, lists.thing, seen, "list.thing"),
+        graph.node("MatMul", [things, place], "thing_places"),
+    ]
+    digit_parts = [
+        _mapped(graph, lists.digit, digits, "list.digit"),
+        _mapped(graph, lists.digit_before, digits_before, "list.digit_before"),
+    ]
+    change_parts = [
+        _mapped(graph, lists.after, after, "list.after"),
+        _mapped(graph, lists.before, earlier, "list.before"),
+        graph.node("MatMul", [changes, place], "change_places"),
+    ]
+    parts = [
+        graph.node("Sum", thing_parts, "thing_entries"),
+        graph.node("Sum", digit_parts, "digit_entries"),
+        graph.node("Sum", change_parts, "change_entries"),
+    ]
+    last = graph.node("Sub", [graph.cut(parts[0], "zero", "one", "two", "one_entry"),
+                              graph.cut(parts[0], "zero", "one", "two", "one_entry_again")], "no_entry")  # fmt: skip
+    joined = graph.node("Concat", [*parts, last], "entries", axis=2)
+    return graph.node("Add", [joined, graph.weight("list.entry", lists.entry)], "lists")
+
+
+def _verdict(graph: _Graph, head: nn.Module, features: str, name: str) -> str:
+    """[images, squares + 1, n]: the likeliest class."""
+    assert isinstance(head, nn.Linear)
+    return graph.node("ArgMax", [_mapped(graph, head, features, f"verdict.{name}")], name, axis=3, keepdims=0)
+
+
+def _mapped(graph: _Graph, layer: nn.Linear, x: str, name: str) -> str:
+    made = graph.node("MatMul", [x, graph.weight(f"{name}.weight", layer.weight.T)], f"{name}.product")
+    if layer.bias is None:
+        return made
+    return graph.node("Add", [made, graph.weight(f"{name}.bias", layer.bias)], f"{name}.out")
+
+
+def _before(graph: _Graph, values: str, name: str) -> str:
+    """The same of the picture before; the first is its own."""
+    first = graph.cut(values, "zero", "one", "zero", f"before.{name}.first")
+    earlier = graph.cut(values, "zero", "minus_one", "zero", f"before.{name}.earlier")
+    return graph.node("Concat", [first, earlier], f"before.{name}", axis=0)
+
+
+def _choose(graph: _Graph, there: str, count: int, name: str) -> str:
+    """[images, squares + 1, n] -> [images, squares + 1, count, n]: the k-th row marks the k-th that is there."""
+    ones = graph.node("Cast", [there], f"{name}.ones", to=TensorProto.INT64)
+    axis = graph.weight(f"{name}.axis", np.array(2, dtype=np.int64))
+    number = graph.node("Mul", [graph.node("CumSum", [ones, axis], f"{name}.sum"), ones], f"{name}.number")
+    wanted = graph.weight(f"{name}.wanted", np.arange(1, count + 1, dtype=np.int64).reshape(1, 1, count, 1))
+    marks = graph.node("Equal", [graph.node("Unsqueeze", [number, "two"], f"{name}.rows"), wanted], f"{name}.marks")
+    return graph.node("Cast", [marks], name, to=TensorProto.FLOAT)
 
 
 def _conv(graph: _Graph, layer: ConvNorm, x: str, name: str) -> str:

@@ -20,6 +20,7 @@ CELLS = GRID * GRID
 IMAGE_TOKENS = 2 * (CELLS + GRID) + 1
 MOST_IMAGES = 8  # pictures that are told apart by their number
 PLACES = 9
+THINGS, DIGITS, CHANGES = 5, 4, 2  # entries of the lists
 MIDDLE = slice(4, 8)  # the rows of cells in which a display stands
 # What training asks of the encoder alone: of each cell, of each ninth of the picture, of each column of its middle, of
 # the whole. Class 0 is nothing.
@@ -127,28 +128,74 @@ class Look(nn.Module):
         return out
 
 
+class Lists(nn.Module):
+    """What the encoder has recognised, as short lists in reading order, one token for each entry: the things, the
+    digits of a display, and what is other than in the picture before. Chosen by the encoder's own verdicts."""
+
+    def __init__(self, channels: int, hidden: int) -> None:
+        super().__init__()
+        self.thing = nn.Linear(channels, hidden)
+        self.digit = nn.Linear(channels, hidden)
+        self.digit_before = nn.Linear(channels, hidden, bias=False)
+        self.after = nn.Linear(channels, hidden)
+        self.before = nn.Linear(channels, hidden, bias=False)
+        self.entry = nn.Parameter(torch.randn(GRID, hidden) * 0.5)  # the last one is not used by a list
+
+    def forward(self, features: Features, seen: dict[str, Tensor], place: Tensor, pictures: int) -> Tensor:
+        """[B, 12, hidden]; `place` [9, hidden] is how a ninth of the picture is called."""
+        shape, colour = seen["place_shape"].argmax(-1), seen["place_colour"].argmax(-1)
+        dtype = features.place.dtype
+        things = _choose(shape != 0, THINGS).to(dtype)
+        order = seen["column_order"].argmax(-1)[:, None] == torch.arange(1, DIGITS + 1)[:, None]
+        columns = order.to(dtype) / order.sum(-1, keepdim=True).clamp(min=1).to(dtype)
+        digits = columns @ features.column
+        shape_before, colour_before = _before(shape, pictures), _before(colour, pictures)
+        recoloured = (shape != 0) & (shape_before != 0) & (colour != colour_before)
+        changes = _choose((shape != shape_before) | recoloured, CHANGES).to(dtype)
+        entries = (
+            self.thing(things @ features.place) + things @ place.to(dtype),
+            self.digit(digits) + self.digit_before(_before(digits, pictures)),
+            self.after(changes @ features.place)
+            + self.before(changes @ _before(features.place, pictures))
+            + changes @ place.to(dtype),
+            torch.zeros(len(shape), 1, place.shape[1], dtype=dtype),
+        )
+        return torch.cat(entries, 1) + self.entry
+
+
+def _choose(there: Tensor, count: int) -> Tensor:
+    """[B, n] -> [B, count, n]: the k-th row marks the k-th that is there."""
+    number = there.long().cumsum(-1) * there
+    return number[:, None] == torch.arange(1, count + 1)[:, None]
+
+
+def _before(values: Tensor, pictures: int) -> Tensor:
+    """The same of the picture before in each row; the first is its own."""
+    rows = values.unflatten(0, (values.shape[0] // pictures, pictures))
+    return torch.cat((rows[:, :1], rows[:, :-1]), 1).flatten(0, 1)
+
+
 class Projector(nn.Module):
     """Features to image tokens. The line breaks of Phi-3-vision are put to use: those of the crop say what stands in
-    each column of the picture's middle, those of the small view what stands in each ninth, and what there is at all."""
+    each ninth of the picture and in the whole, those of the small view are `Lists`."""
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.cell = Look(channels, hidden, CELLS)
-        self.column = Look(channels, hidden, GRID)
         self.ninth = Look(channels, hidden, PLACES)
         self.whole = Look(channels, hidden, GRID - PLACES)
+        self.lists = Lists(channels, hidden)
         self.crop_view = nn.Parameter(torch.randn(hidden) * 0.3)
         self.small_view = nn.Parameter(torch.randn(hidden) * 0.3)
         self.separator = nn.Parameter(torch.randn(hidden) * 0.5)
 
-    def forward(self, features: Features, pictures: int) -> Tensor:
+    def forward(self, features: Features, seen: dict[str, Tensor], pictures: int) -> Tensor:
         """Tokens [B, 313, hidden], for pictures of one crop, `pictures` to each row."""
         batch = features.cell.shape[0]
         cells = self.cell(features.cell, pictures)
-        columns = self.column(features.column, pictures)
         ninths = torch.cat((self.ninth(features.place, pictures), self.whole(features.whole, pictures)), 1)
-        crop = _with_ends(cells + self.crop_view, columns)
-        small = _with_ends(cells + self.small_view, ninths)
+        crop = _with_ends(cells + self.crop_view, ninths)
+        small = _with_ends(cells + self.small_view, self.lists(features, seen, self.ninth.place, pictures))
         return torch.cat((crop, self.separator.expand(batch, 1, -1), small), 1)
 
 
@@ -211,12 +258,13 @@ class NanoVision(nn.Module):
         a row's n-th picture.
         """
         features = self.encoder(pixels)
-        tokens = self.projector(features, len(pixels) // len(ids))
+        seen = self.see(features)
+        tokens = self.projector(features, seen, len(pixels) // len(ids))
         x = self.model.embed_tokens(ids.clamp(min=0))
         is_image = ids < 0
         x = x.masked_scatter(is_image[..., None], tokens.reshape(-1, tokens.shape[-1]).to(x.dtype))
         x = x + torch.where(is_image[..., None], self.number_embed_tokens((-ids).clamp(min=0)), 0.0)
-        return self.model(x, positions, mask), self.see(features)
+        return self.model(x, positions, mask), seen
 
     def quantise(self, on: bool) -> None:
         """Train on int4-rounded weights from here on, or stop doing so."""

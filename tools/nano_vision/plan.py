@@ -40,8 +40,8 @@ class Schedule:
 
 
 ROWS_SEEING = 24  # pictures of a batch for the encoder alone
-ROWS_ONE = 12  # rows of a batch with one picture each
-ROWS_TWO = 8  # rows of a batch with two
+ROWS_ONE = 8  # rows of a batch with one picture each
+ROWS_TWO = 5  # rows of a batch with two
 LENGTH_ONE = 320 + 160  # tokens of a row
 LENGTH_TWO = 640 + 96
 QUESTIONS_ONE = 9

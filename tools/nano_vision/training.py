@@ -9,7 +9,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -163,8 +163,10 @@ class Run:
         threading.Thread(target=work, daemon=True).start()
         return ready.get
 
-    def train(self, minutes: float, report: Callable[[str], None], scored_every: int = 1000) -> bool:
-        """Train for at most so many minutes. True when the whole schedule is done."""
+    def train(
+        self, minutes: float, report: Callable[[str], None], *, fit: bool = False, scored_every: int = 1000
+    ) -> bool:
+        """Train for at most so many minutes; with `fit` the schedule is made to end with them. True when it is done."""
         began = time.monotonic()
         while self.step < self.schedule.steps:
             chunk_began = time.monotonic()
@@ -175,12 +177,15 @@ class Run:
             next_batch = self._batches(count)
             losses = [self._train_step(next_batch()) for _ in range(count)]
             took_s = time.monotonic() - chunk_began
+            if fit and self.step < self.schedule.steps:
+                left_s = minutes * 60 - (time.monotonic() - began)
+                self.schedule = replace(self.schedule, steps=self.step + max(1, int(left_s / (took_s / count))))
             self.seconds += took_s
             self.save()
             loss, sight = (sum(column) / count for column in zip(*losses, strict=True))
             report(
                 f"step {self.step} loss {loss:.4f} seeing {sight:.4f} s/step {took_s / count:.2f} "
-                f"minutes {self.seconds / 60:.1f}"
+                f"minutes {self.seconds / 60:.1f} of {self.schedule.steps} steps"
             )
             if self.step % scored_every == 0 or self.step == self.schedule.steps:
                 report(json.dumps(score(self.model, self.encoder, 60)))

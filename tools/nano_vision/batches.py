@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from random import Random
 from typing import Any
 
@@ -85,8 +86,9 @@ class Rows:
         self._encoder = encoder
         self._rng = Random(seed)
 
-    def batch(self, pictures: int, rows: int, length: int, questions: int) -> Batch:
+    def batch(self, pictures: int, rows: int, length: int, questions: int, *, easy: bool) -> Batch:
         """`rows` rows of `length` tokens with `pictures` pictures each (1 or 2) and about `questions` questions."""
+        draw_case = one_picture if pictures == 1 else partial(two_pictures, split="train")
         ids = torch.zeros(rows, length, dtype=torch.long)
         positions = torch.zeros(rows, length, dtype=torch.long)
         branch = torch.full((rows, length), -1)
@@ -94,7 +96,7 @@ class Rows:
         images: list[np.ndarray[Any, Any]] = []
         labels: list[dict[str, np.ndarray[Any, Any]]] = []
         for row in range(rows):
-            case = one_picture(self._rng, questions) if pictures == 1 else two_pictures(self._rng, "train", questions)
+            case = draw_case(self._rng, questions=questions, easy=easy and self._rng.random() < 0.8)
             for number, scene in enumerate(case.scenes):
                 image = draw(scene, case.look, number)
                 images.append(picture_bytes(image))

@@ -28,6 +28,7 @@ class Schedule:
     embedding_lr: float = 0.01
     other_lr: float = 0.003
     seeing_steps: int = 300  # before all: the encoder alone, from what stands where
+    easy_steps: int = 700  # until then mostly scenes with little in them
     seeing: float = 0.5  # weight of the loss that teaches the encoder alone what stands where
 
     def factor(self, step: int) -> float:

@@ -99,16 +99,16 @@ def about_one(rng: Random, scene: Scene, skill: str | None = None) -> Exchange:
     return {"describe": describe, "count": count, "find": find, "read": read}[skill](rng, scene)
 
 
-def one_picture(rng: Random, questions: int) -> Case:
+def one_picture(rng: Random, questions: int, *, easy: bool = False) -> Case:
     """A training case with one picture."""
-    scene = some_scene(rng, "train")
+    scene = some_scene(rng, "train", easy=easy)
     return Case((scene,), some_look(rng), tuple(about_one(rng, scene) for _ in range(questions)))
 
 
-def two_pictures(rng: Random, split: Split, questions: int) -> Case:
+def two_pictures(rng: Random, split: Split, questions: int, *, easy: bool = False) -> Case:
     """Two pictures of one place and what changed; both scenes are of the split."""
     while True:
-        first = some_scene(rng, split)
+        first = some_scene(rng, split, easy=easy)
         second, said = changed(rng, first)
         if split_of(second) == split or split == "eval":
             break

@@ -68,28 +68,29 @@ def split_of(scene: Scene) -> Split:
     return "eval" if number % HELD_OUT_ONE_IN == 0 and not few else "train"
 
 
-def some_scene(rng: Random, split: Split, kind: str | None = None) -> Scene:
-    """A scene of the split; `kind` is `shapes`, `display`, `gauge` or any."""
+def some_scene(rng: Random, split: Split, kind: str | None = None, *, easy: bool = False) -> Scene:
+    """A scene of the split; `kind` is `shapes`, `display`, `gauge` or any. `easy`: mostly with little in it."""
     while True:
         chosen = kind or rng.choices(("shapes", "display", "gauge"), (6, 3, 2))[0]
-        scene = _draw(rng, chosen)
+        scene = _draw(rng, chosen, easy=easy)
         if split_of(scene) == split:
             return scene
 
 
-def _draw(rng: Random, kind: str) -> Scene:
+def _draw(rng: Random, kind: str, *, easy: bool) -> Scene:
     if kind == "shapes":
-        return Scene(_things(rng, rng.choices((1, 2, 3, 4, 5), (3, 4, 4, 3, 2))[0], tuple(range(9))))
+        shares = (8, 5, 2, 1, 0) if easy else (3, 4, 4, 3, 2)
+        return Scene(_things(rng, rng.choices((1, 2, 3, 4, 5), shares)[0], tuple(range(9))))
     free = tuple(place for place in range(9) if place not in MIDDLE_ROW) if kind == "display" else (0, 2, 6, 8)
     things = _things(rng, rng.choices((0, 1, 2), (4, 3, 2))[0], free)
     if kind == "display":
-        return Scene(things, display=some_number(rng))
+        return Scene(things, display=some_number(rng, easy=easy))
     return Scene(things, gauge=10 * rng.randint(0, 10))
 
 
-def some_number(rng: Random) -> str:
+def some_number(rng: Random, *, easy: bool = False) -> str:
     """One to four digits, perhaps with one decimal."""
-    digits = rng.choices((1, 2, 3, 4), (1, 3, 4, 3))[0]
+    digits = rng.choices((1, 2, 3, 4), (6, 5, 2, 1) if easy else (1, 3, 4, 3))[0]
     text = "".join(rng.choice("0123456789") for _ in range(digits))
     return f"{text[:-1]}.{text[-1]}" if digits > 1 and rng.random() < 0.5 else text
 

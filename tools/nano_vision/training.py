@@ -153,12 +153,13 @@ class Run:
 
         def work() -> None:
             for step in range(first, first + count):
+                easy = step < self.schedule.easy_steps
                 if step < self.schedule.seeing_steps:
                     ready.put(rows.seeing_batch(plan.ROWS_SEEING))
                 elif order.random() < plan.TWO_SHARE:
-                    ready.put(rows.batch(2, plan.ROWS_TWO, plan.LENGTH_TWO, plan.QUESTIONS_TWO))
+                    ready.put(rows.batch(2, plan.ROWS_TWO, plan.LENGTH_TWO, plan.QUESTIONS_TWO, easy=easy))
                 else:
-                    ready.put(rows.batch(1, plan.ROWS_ONE, plan.LENGTH_ONE, plan.QUESTIONS_ONE))
+                    ready.put(rows.batch(1, plan.ROWS_ONE, plan.LENGTH_ONE, plan.QUESTIONS_ONE, easy=easy))
 
         threading.Thread(target=work, daemon=True).start()
         return ready.get

@@ -126,7 +126,7 @@ class TestAsk:
     def test_an_error_answer_is_1_and_one_line(self, user: User) -> None:
         done = user.types("ask", "--model", "gpt-17", "hi")
         assert (done.returncode, done.stdout) == (1, "")
-        assert re.fullmatch(r"edged: model: 'gpt-17' is not loaded here; loaded: \S+\n", done.stderr)
+        assert re.fullmatch(r"edged: model: 'gpt-17' is not installed here; there are: .+\n", done.stderr)
         as_json = user.types("ask", "--json", "--model", "gpt-17", "hi")
         assert as_json.returncode == 1
         assert json.loads(as_json.stdout)["error"]["code"] == "not_found"

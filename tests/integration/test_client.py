@@ -158,7 +158,7 @@ class TestErrors:
     def test_an_error_answer_is_an_exception_of_its_own(self, client: Client) -> None:
         with pytest.raises(InvalidRequest, match="temperature"):
             client.chat("hello", temperature=-1)
-        with pytest.raises(NotFound, match="loaded here"):
+        with pytest.raises(NotFound, match="installed here"):
             client.chat("hello", model="gpt-17")
         with pytest.raises(TooLarge) as raised:
             client.chat("hello " * 9000, max_tokens=1)

@@ -217,7 +217,7 @@ async def test_each_name_has_its_own_engine_and_one_death_concerns_no_other(pool
     await pool.engines.serve("second", nano).settled()
     assert [link.name for link in pool.engines] == ["nano", "second"]
     with pytest.raises(NotFound, match="nano, second"):
-        pool.engines.check("third")
+        pool.engines.check("fourth")
     mine, other = pool.send("second", **LONG), pool.send(**LONG)
     private = asyncio.create_task(_outcome(pool.engines.ask(pool.engines.serving("second"), "generate", **LONG)))
     await pool.begun(mine)
@@ -244,7 +244,7 @@ async def test_two_engines_never_book_more_than_there_is_and_neither_starves(poo
     """The ceiling of KV memory is for all models together; one conversation takes more than half."""
     ceiling_bytes = pool.kv_memory_bytes = 4 * 2**20
     await pool.engines.hold("nano", 0)
-    pool.engines.resume("nano")
+    await pool.engines.resume("nano").settled()
     await pool.engines.serve("second", nano).settled()
     per_token = pool.engines.default.info["kv_bytes_per_token"]
     ceiling_tokens = ceiling_bytes // per_token

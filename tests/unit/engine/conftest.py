@@ -27,5 +27,5 @@ def nano(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Loaded]:
     )
     options = EngineOptions(**engine_options(settings, FoundModel("nano", nano_folder(), "folder")))
     fd = pulse.create()
-    yield load(options, pulse.PulseWriter(fd), lambda phase: None)
+    yield load(options, pulse.PulseWriter(fd), lambda phase, **more: None)
     os.close(fd)

@@ -25,7 +25,7 @@ MINIMAL: dict[str, dict[str, Any]] = {
     "status": {},
     "models": {},
     "load": {"model": "m"},
-    "unload": {},
+    "unload": {"model": "m"},
     "update.status": {},
     "update.check": {},
     "update.apply": {},

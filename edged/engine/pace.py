@@ -46,7 +46,8 @@ class Pace:
 
     def prefilled(self, tokens: int, took_s: float) -> None:
         """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""
-        self.last_slice_s = took_s
+        if tokens >= FIRST_SLICE_TOKENS:
+            self.last_slice_s = took_s  # not what the rest of a prompt took
         if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
             self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
 

@@ -27,7 +27,6 @@ class Pace:
         self.prefill_tps = 0.0
         self.step_s = 0.0
         self.seeing_tps = 0.0
-        self.last_slice_s = 0.0
 
     def slice_tokens(self, left_tokens: int = 0, *, alone: bool = False) -> int:
         """How many prompt tokens to read in the next slice, so that it takes about `slice_s`.
@@ -46,8 +45,6 @@ class Pace:
 
     def prefilled(self, tokens: int, took_s: float) -> None:
         """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""
-        if tokens >= FIRST_SLICE_TOKENS:
-            self.last_slice_s = took_s  # not what the rest of a prompt took
         if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
             self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
 

@@ -30,7 +30,6 @@ def stats(scheduler: Scheduler, pace: Pace) -> dict[str, Any]:
         "prefill_tps": round(pace.prefill_tps, 1),
         "decode_tps": round(1 / pace.step_s, 1) if pace.step_s else 0.0,
         "slice_tokens": pace.slice_tokens(),
-        "last_slice_ms": round(pace.last_slice_s * 1000, 1),
         "slice_tokens_alone": pace.slice_tokens(alone=True),
         "admitting": scheduler.admitting,
         "slots": [asdict(entry) for entry in scheduler.slots.ledger.entries()[:MAX_SHOWN_SLOTS]],

@@ -77,7 +77,7 @@ class GenaiBackend:
     ) -> None:
         """Load the model. Raises ModelError when the library refuses it."""
         try:
-            self._open(configure(og.Config(str(folder)), provider, setting))
+            self._open(folder, provider, setting)
         except Exception as error:  # the library raises bare RuntimeError and its own kinds
             raise ModelError(folder, "", f"onnxruntime-genai refused it: {_first_line(error)}") from error
         self._ends = frozenset(manifest.eos_ids)
@@ -98,9 +98,9 @@ class GenaiBackend:
             most_crops=manifest.most_crops,
         )
 
-    def _open(self, config: Any) -> None:
+    def _open(self, folder: Path, provider: ProviderSpec, setting: Setting) -> None:
         """Load model and tokenizer."""
-        self._model: Any = og.Model(config)
+        self._model: Any = og.Model(configure(og.Config(str(folder)), provider, setting))
         self._tokenizer: Any = og.Tokenizer(self._model)
 
     # ---- text
@@ -108,11 +108,15 @@ class GenaiBackend:
     def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         mark = self._plain.choose_mark(message["content"] for message in messages)
         marked = [{**message, "content": self._plain.mark(message["content"], mark)} for message in messages]
+        return self._encode_marked(self._templated(marked), mark)
+
+    def _templated(self, messages: Sequence[dict[str, Any]]) -> str:
+        """The conversation as the model's own chat template writes it, up to where the answer begins."""
         try:
-            prompt = self._tokenizer.apply_chat_template(json.dumps(marked), add_generation_prompt=True)
+            prompt: str = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         except Exception as error:
             raise Internal("the model's chat template failed on this conversation") from error
-        return self._encode_marked(prompt, mark)
+        return prompt
 
     def encode_text(self, text: str) -> list[int]:
         mark = self._plain.choose_mark([text])

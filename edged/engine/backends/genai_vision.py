@@ -8,7 +8,6 @@ in slices as any other.
 
 from __future__ import annotations
 
-import json
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -19,13 +18,12 @@ from numpy.typing import NDArray
 
 from edged.engine.backends import genai_c
 from edged.engine.backends.base import Interrupted, Slot
-from edged.engine.backends.genai import CPU_AS_IT_COMES, GenaiBackend, GenaiSlot, configure
+from edged.engine.backends.genai import GenaiBackend, GenaiSlot, configure
 from edged.engine.images.crops import SIDE, pixel_values
 from edged.engine.images.pictures import Picture
 from edged.errors import Internal
-from edged.hardware.trial_messages import CPU, ProviderSpec
+from edged.hardware.trial_messages import ProviderSpec
 from edged.hardware.tune import Setting
-from edged.store.manifest import ModelManifest
 
 LOOK_S = 0.01  # between two looks for a reason to end the call
 
@@ -33,20 +31,8 @@ LOOK_S = 0.01  # between two looks for a reason to end the call
 class GenaiVisionBackend(GenaiBackend):
     """One vision language model on one execution provider."""
 
-    def __init__(
-        self,
-        folder: Path,
-        manifest: ModelManifest,
-        name: str,
-        context_tokens: int,
-        provider: ProviderSpec = CPU,
-        setting: Setting = CPU_AS_IT_COMES,
-    ) -> None:
-        self._folder, self._provider, self._setting = folder, provider, setting
-        super().__init__(folder, manifest, name, context_tokens, provider, setting)
-
-    def _open(self, config: Any) -> None:
-        ours = configure(genai_c.Config(str(self._folder)), self._provider, self._setting)
+    def _open(self, folder: Path, provider: ProviderSpec, setting: Setting) -> None:
+        ours = configure(genai_c.Config(str(folder)), provider, setting)
         self._model = genai_c.Model(ours)
         self._tokenizer = genai_c.Tokenizer(self._model)
 
@@ -67,11 +53,7 @@ class GenaiVisionBackend(GenaiBackend):
             }
             for message, content in zip(messages, pieces, strict=True)
         ]
-        try:
-            prompt = self._tokenizer.apply_chat_template(json.dumps(marked), add_generation_prompt=True)
-        except Exception as error:
-            raise Internal("the model's chat template failed on this conversation") from error
-        chunks = prompt.split(here)
+        chunks = self._templated(marked).split(here)
         if len(chunks) != len(pictures) + 1:
             raise Internal("the model's chat template dropped a picture")
         ids = self._encode_marked(chunks[0], mark)

@@ -61,7 +61,7 @@ def test_a_folder_that_goes_is_told(tmp_path: Path) -> None:
 
 def test_a_camera_gives_its_newest_picture(tmp_path: Path) -> None:
     """OpenCV itself, playing a file in place of a device: the same calls, the same thread."""
-    cv2 = pytest.importorskip("cv2")
+    cv2 = pytest.importorskip("cv2", reason="the extra `camera` is not installed")
     import numpy as np
 
     film = tmp_path / "film.avi"

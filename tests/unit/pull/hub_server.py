@@ -8,46 +8,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from contextlib import AbstractContextManager
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
+
+from tests.unit.localserver import LocalHandler, LocalServer, running
 
 COMMIT = "17edb15f4132f4b7e85b1cfe2570ee00b0cc4de7"
 
 
-class HubServer(ThreadingHTTPServer):
+class HubServer(LocalServer):
     """`folder` is a repository's root. `asked` lists (method, path, Range header).
 
     `cut_after`: name → bytes after which the line goes dead, once for each entry of `cuts_left`.
     `spoiled`: names whose bytes are not those that are listed. `status`: path prefix → status in place of an answer.
     """
 
-    daemon_threads = True
-
     def __init__(self, folder: Path, repo: str, commit: str) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.folder, self.repo, self.commit = folder, repo, commit
         self.asked: list[tuple[str, str, str | None]] = []
         self.cut_after: dict[str, int] = {}
         self.cuts_left = 0
         self.spoiled: set[str] = set()
         self.status: dict[str, int] = {}
-        self.sent_bytes = 0
-
-    @property
-    def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no error here."""
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(LocalHandler):
     server: HubServer
-    protocol_version = "HTTP/1.1"
 
     def do_HEAD(self) -> None:
         self._answer()
@@ -62,7 +50,7 @@ class Handler(BaseHTTPRequestHandler):
         status = next((code for start, code in hub.status.items() if path.startswith(start)), 0)
         api, resolve = f"/api/models/{hub.repo}", f"/{hub.repo}/resolve/"
         if status:
-            self._send(status, b"{}")
+            self.answer(status, b"{}")
         elif path.startswith(f"{api}/revision/"):
             self._revision(path.removeprefix(f"{api}/revision/"))
         elif path.startswith(f"{api}/tree/{hub.commit}"):
@@ -72,18 +60,18 @@ class Handler(BaseHTTPRequestHandler):
         elif path.startswith("/cdn/"):
             self._bytes(path.removeprefix("/cdn/"))
         else:
-            self._send(404, b"{}", X_Error_Code="RepoNotFound")
+            self.answer(404, b"{}", X_Error_Code="RepoNotFound")
 
     def _revision(self, revision: str) -> None:
         if revision not in ("main", self.server.commit):
-            self._send(404, b"{}", X_Error_Code="RevisionNotFound")
+            self.answer(404, b"{}", X_Error_Code="RevisionNotFound")
             return
-        self._send(200, json.dumps({"id": self.server.repo, "sha": self.server.commit}).encode())
+        self.answer(200, json.dumps({"id": self.server.repo, "sha": self.server.commit}).encode())
 
     def _tree(self, folder: str) -> None:
         base = self.server.folder / folder
         if not base.is_dir():
-            self._send(404, b"{}", X_Error_Code="EntryNotFound")
+            self.answer(404, b"{}", X_Error_Code="EntryNotFound")
             return
         entries = []
         for path in sorted(base.rglob("*")):
@@ -97,14 +85,14 @@ class Handler(BaseHTTPRequestHandler):
                 oid = hashlib.sha256(data).hexdigest()
                 entry["lfs"] = {"oid": oid, "size": len(data), "pointerSize": 134}
             entries.append(entry)
-        self._send(200, json.dumps(entries).encode())
+        self.answer(200, json.dumps(entries).encode())
 
     def _file(self, name: str) -> None:
         path = self.server.folder / name
         if not path.is_file():
-            self._send(404, b"{}", X_Error_Code="EntryNotFound")
+            self.answer(404, b"{}", X_Error_Code="EntryNotFound")
         elif in_lfs(path):
-            self._send(302, b"", Location=f"/cdn/{name}", X_Repo_Commit=self.server.commit)
+            self.answer(302, b"", Location=f"/cdn/{name}", X_Repo_Commit=self.server.commit)
         else:
             self._bytes(name)
 
@@ -118,23 +106,10 @@ class Handler(BaseHTTPRequestHandler):
         body, cut = data[start:], hub.cut_after.get(name)
         if cut is not None and hub.cuts_left > 0 and len(body) > cut:
             hub.cuts_left -= 1
-            self._send(206 if asked else 200, body[:cut], len(body), **headers)
+            self.answer(206 if asked else 200, body[:cut], len(body), **headers)
             self.close_connection = True
             return
-        self._send(206 if asked else 200, body, **headers)
-
-    def _send(self, status: int, body: bytes, length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(body) if length is None else length))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        if self.command == "GET":
-            self.server.sent_bytes += len(body)
-            self.wfile.write(body)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
+        self.answer(206 if asked else 200, body, **headers)
 
 
 def in_lfs(path: Path) -> bool:
@@ -145,14 +120,5 @@ def git_sha1(data: bytes) -> str:
     return hashlib.sha1(b"blob %d\0" % len(data) + data, usedforsecurity=False).hexdigest()
 
 
-@contextmanager
-def serving(folder: Path, repo: str, commit: str = COMMIT) -> Iterator[HubServer]:
-    server = HubServer(folder, repo, commit)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving(folder: Path, repo: str, commit: str = COMMIT) -> AbstractContextManager[HubServer]:
+    return running(HubServer(folder, repo, commit))

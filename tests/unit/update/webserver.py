@@ -2,37 +2,30 @@
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Callable
+from contextlib import AbstractContextManager
 from pathlib import Path
 
+from tests.unit.localserver import LocalHandler, LocalServer, running
 
-class Server(ThreadingHTTPServer):
+
+class Server(LocalServer):
     """`tricks`: end of a path → what is done in place of an honest answer. `asked` lists (path, range header)."""
 
-    daemon_threads = True
-
     def __init__(self, folder: Path) -> None:
-        super().__init__(("127.0.0.1", 0), Handler)
+        super().__init__(Handler)
         self.folder = folder
         self.tricks: dict[str, Callable[[Handler, bytes], None]] = {}
         self.asked: list[tuple[str, str | None]] = []
-        self.sent_bytes = 0
 
     @property
     def url(self) -> str:
-        return f"http://127.0.0.1:{self.server_port}/fleet/"
-
-    def handle_error(self, request: object, client_address: object) -> None:
-        """A client that hangs up is no error here."""
+        return super().url + "/fleet/"
 
 
-class Handler(BaseHTTPRequestHandler):
+class Handler(LocalHandler):
     server: Server
-    protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
         path = self.path.removeprefix("/fleet/")
@@ -44,18 +37,6 @@ class Handler(BaseHTTPRequestHandler):
         data = file.read_bytes()
         trick = next((trick for end, trick in self.server.tricks.items() if path.endswith(end)), honest)
         trick(self, data)
-
-    def answer(self, status: int, data: bytes, length: int | None = None, **headers: str) -> None:
-        self.send_response(status)
-        self.send_header("Content-Length", str(len(data) if length is None else length))
-        for name, value in headers.items():
-            self.send_header(name.replace("_", "-"), value)
-        self.end_headers()
-        self.server.sent_bytes += len(data)  # before the client can have it all
-        self.wfile.write(data)
-
-    def log_message(self, format: str, *args: object) -> None:
-        pass
 
 
 def honest(handler: Handler, data: bytes) -> None:
@@ -103,14 +84,5 @@ def status(code: int, **headers: str) -> Callable[[Handler, bytes], None]:
     return lambda handler, _: handler.answer(code, b"no", **headers)
 
 
-@contextmanager
-def serving(folder: Path) -> Iterator[Server]:
-    server = Server(folder)
-    thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-    thread.start()
-    try:
-        yield server
-    finally:
-        server.shutdown()
-        server.server_close()
-        thread.join()
+def serving(folder: Path) -> AbstractContextManager[Server]:
+    return running(Server(folder))

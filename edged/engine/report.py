@@ -13,7 +13,7 @@ MAX_SHOWN_SLOTS = 64
 
 def stats(scheduler: Scheduler, pace: Pace) -> dict[str, Any]:
     """What `status` shows of this engine."""
-    books = scheduler.books()
+    books = scheduler.booking.books()
     return {
         "running": len(scheduler.jobs),
         "waiting": len(scheduler.queue),
@@ -31,7 +31,7 @@ def stats(scheduler: Scheduler, pace: Pace) -> dict[str, Any]:
         "decode_tps": round(1 / pace.step_s, 1) if pace.step_s else 0.0,
         "slice_tokens": pace.slice_tokens(),
         "slice_tokens_alone": pace.slice_tokens(alone=True),
-        "admitting": scheduler.admitting,
+        "admitting": scheduler.booking.admitting,
         "slots": [asdict(entry) for entry in scheduler.slots.ledger.entries()[:MAX_SHOWN_SLOTS]],
         **({"seeing_tps": round(pace.seeing_tps, 1)} if pace.seeing_tps else {}),
         **scheduler.counts,

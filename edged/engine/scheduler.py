@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 
-from edged.engine.admission import Admit, Books, Reject, Wait, decide
+from edged.engine.admission import Admit, Reject, Wait
 from edged.engine.announced import AnnouncedBackend
 from edged.engine.backends.base import Interrupted
+from edged.engine.booking import Booking
 from edged.engine.intake import Policy, read_request, too_large
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
 from edged.engine.neighbours import Neighbours
@@ -20,6 +20,7 @@ from edged.engine.pace import Pace
 from edged.engine.queue import Queue
 from edged.engine.quota import TokenRate
 from edged.engine.sampler import Sampler
+from edged.engine.sessions import Kept
 from edged.engine.slots import Slots
 from edged.engine.text import TextStream
 from edged.errors import Busy, Cancelled, DeadlineExceeded, Internal, NotFound, RequestError, Unsupported
@@ -48,9 +49,8 @@ class Scheduler:
         neighbours: Neighbours | None = None,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
-        self._neighbours = neighbours or Neighbours()
         self._backend, self._pace, self._policy = backend, pace, policy
-        self._send, self._clock, self._budget_bytes = send, clock, budget_bytes
+        self._send, self._clock = send, clock
         self._listen = listen
         self.put_off: list[wire.ToEngine] = []  # came during a long native call; the worker hands them in after it
         self._strips = strips_first_space
@@ -59,9 +59,8 @@ class Scheduler:
         self.jobs: dict[int, Job] = {}
         self._turn_of = 0
         self.slots = Slots(backend, max_idle=policy.max_sessions)
+        self.booking = Booking(backend.info, self.slots, policy, neighbours or Neighbours(), budget_bytes)
         self._short: Waiting | None = None  # the first request that waits for memory
-        self.admitting = True
-        self.max_running = policy.max_running  # fewer while the box is hot
         self.counts = dict.fromkeys(
             ("finished", "completion_tokens", "prompt_tokens", "cached_tokens", "book_errors", "given_back", "shed"), 0
         )
@@ -82,7 +81,7 @@ class Scheduler:
             else:
                 self.queue.check_room(start.client, self._retry_ms())
                 self._rate.check(start.uid, self._clock())
-                most_tokens = self.books().most_tokens
+                most_tokens = self.booking.books().most_tokens
                 self.queue.add(read_request(start, self._backend, self._pace, self._policy, most_tokens))
         except RequestError as error:
             self._refuse(start.rid, error)
@@ -110,14 +109,21 @@ class Scheduler:
     @property
     def unsettled(self) -> bool:
         """Nothing runs, and `settle` would find something to do."""
-        return self._policy.session_reread and not self.busy and self.slots.unread is not None
+        return not self.busy and (self.slots.ahead_tokens > 0 or self._unread is not None)
 
     def settle(self) -> None:
-        """While nothing runs: one slice of what the next turn of a session would have to read."""
-        kept = self.slots.unread
-        if kept is not None:
-            self._backend.rid = 0
-            self.slots.reread(kept, self._pace.slice_tokens())
+        """While nothing runs, for the next request: KV memory that it need not wait for; or one slice of what the next
+        turn of a session would have to read."""
+        self._backend.rid = 0
+        if self.slots.ahead_tokens:
+            self.slots.open_ahead(self._clock(), fits=self._policy.prefix_idle_s > 0 and self.booking.has_room_ahead())
+            self.booking.tell(self._short)
+        elif self._unread is not None:
+            self.slots.reread(self._unread, self._pace.slice_tokens())
+
+    @property
+    def _unread(self) -> Kept | None:
+        return self.slots.unread if self._policy.session_reread else None
 
     def turn(self) -> None:
         """One round of work."""
@@ -127,7 +133,7 @@ class Scheduler:
         self._step()
         if not self.jobs:
             self._check_books()
-        self._tell_neighbours()
+        self.booking.tell(self._short)
 
     def rested(self, rest_s: float) -> None:
         """The worker let the box cool down: clients see it in their timings."""
@@ -137,12 +143,12 @@ class Scheduler:
     def tick(self) -> None:
         """About once a second: close what has idled too long, is above a budget that has shrunk, or is wanted by
         another model of this box."""
-        self.slots.give_back(max(-self.books().free_bytes, self._neighbours.wanted_bytes()))
+        self.slots.give_back(max(-self.booking.books().free_bytes, self.booking.wanted_bytes()))
         now_s = self._clock()
         self.slots.expire(
             sessions_before_s=now_s - self._policy.session_idle_s, anonymous_before_s=now_s - self._policy.prefix_idle_s
         )
-        self._tell_neighbours()
+        self.booking.tell(self._short)
 
     def shed_newest(self) -> bool:
         """Under critical memory pressure: end the newest running request; False when none runs."""
@@ -173,7 +179,7 @@ class Scheduler:
         over_share = set[int]()
         for waiting in self.queue.in_order(self._clock()):
             if not blocked and waiting.start.uid not in over_share and not self._session_busy(waiting):
-                outcome = self._decide_and_promise(waiting)
+                outcome = self.booking.decide_and_promise(waiting)
                 if not isinstance(outcome, Wait):
                     self.queue.take(waiting)
                     self._begin(waiting, outcome)
@@ -186,56 +192,8 @@ class Scheduler:
             place += 1
             self._tell_place(waiting, place)
 
-    def _decide_and_promise(self, waiting: Waiting) -> Admit | Wait | Reject:
-        """No other engine of this box gives the same free memory away meanwhile."""
-        self._budget_bytes()  # memory is read before the books are locked
-        with self._neighbours.booking() as had:
-            outcome = self._decide(waiting) if had else Wait("books")
-            if isinstance(outcome, Admit):  # at most this much, until the slot is booked
-                most_bytes = outcome.capacity_tokens * self._backend.info.kv_bytes_per_token
-                self._neighbours.promise(self.slots.ledger.total_bytes + most_bytes)
-        return outcome
-
-    def _tell_neighbours(self) -> None:
-        kv_bytes, short = self.slots.ledger.total_bytes, self._short
-        if short is None:
-            self._neighbours.promise(kv_bytes)
-        else:
-            tokens = min(len(short.prompt) + (short.max_tokens or 1), self._backend.info.context_tokens)
-            needed_bytes = tokens * self._backend.info.kv_bytes_per_token
-            self._neighbours.promise(kv_bytes, needed_bytes, short.start.received_s)
-
     def _session_busy(self, waiting: Waiting) -> bool:
         return waiting.session is not None and self.slots.busy(waiting.start.uid, waiting.session)
-
-    def _decide(self, waiting: Waiting) -> Admit | Wait | Reject:
-        kept = self.slots.candidate(waiting.start.uid, waiting.session, waiting.prompt)
-        grown = len(waiting.prompt) - (len(kept.slot.tokens) if kept else 0)
-        books = self._books_before(waiting.start.received_s)
-        if self._policy.kv_share_per_uid < 1:
-            books = self._books_of(waiting.start.uid, books)
-        return decide(
-            len(waiting.prompt),
-            waiting.max_tokens,
-            self._policy.default_max_tokens,
-            books,
-            own_idle_tokens=kept.slot.capacity_tokens if kept else 0,
-            room_tokens=max(0, grown) + (waiting.max_tokens or 0) if waiting.session else 0,
-        )
-
-    def _books_before(self, received_s: float) -> Books:
-        """The books without what requests for other models wait for that came earlier: no model starves another."""
-        books = self.books()
-        wanted_bytes = min(self._neighbours.wanted_bytes(before_s=received_s), books.budget_bytes)
-        return replace(
-            books, budget_bytes=books.budget_bytes - wanted_bytes, lent_bytes=books.lent_bytes + wanted_bytes
-        )
-
-    def _books_of(self, uid: int, books: Books) -> Books:
-        """The books with this uid's share. Idle memory counts for nobody: whoever needs it takes it."""
-        running_bytes, _ = self.slots.ledger.held_by(uid)
-        share_bytes = int((books.budget_bytes + books.lent_bytes) * self._policy.kv_share_per_uid)
-        return replace(books, share_bytes=share_bytes, uid_running_bytes=running_bytes)
 
     def _begin(self, waiting: Waiting, outcome: Admit | Reject) -> None:
         start = waiting.start
@@ -397,7 +355,7 @@ class Scheduler:
         worth = reason in ("stop", "length") or (reason in ("cancelled", "deadline") and job.lease.session is not None)
         keep = keep and worth
         self.slots.end(job.lease, keep=keep, now_s=now_s)
-        self.slots.give_back(self._neighbours.wanted_bytes())
+        self.slots.give_back(self.booking.wanted_bytes())
         if reason != "gone":
             job.finish(reason, self._send, now_s)
 
@@ -429,21 +387,6 @@ class Scheduler:
 
     def _retry_ms(self) -> int:
         return max(100, self._pace.wait_ms(len(self.queue) + 1, self._left_tokens()))
-
-    def books(self) -> Books:
-        """Ledger and limits now."""
-        ledger = self.slots.ledger
-        return Books(
-            budget_bytes=self._budget_bytes(),
-            running_bytes=ledger.running_bytes,
-            idle_bytes=ledger.idle_bytes,
-            running=len(self.jobs),
-            max_running=self.max_running,
-            bytes_per_token=self._backend.info.kv_bytes_per_token,
-            context_tokens=self._backend.info.context_tokens,
-            admitting=self.admitting,
-            lent_bytes=self._neighbours.kv_bytes(),
-        )
 
     def _check_books(self) -> None:
         wrong = self.slots.check_books()

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from edged.engine.backends.base import Slot
 
+NOBODY = -1  # the uid of a slot that was opened before anybody asked for it
 MIN_SHARED_TOKENS = 16  # fewer are read again sooner than they are worth
 _CHUNK = 256
 
@@ -68,6 +69,15 @@ class Idle:
             default=(0, None),
         )
         return best if shared >= MIN_SHARED_TOKENS else None
+
+    def keep_first(self, kept: Kept) -> None:
+        """An idle slot that is given back before all others."""
+        self._kept = {kept.number: kept, **self._kept}
+
+    def empty(self, capacity_tokens: int) -> Kept | None:
+        """A slot of this capacity that was opened ahead."""
+        ahead = (kept for kept in self._kept.values() if kept.uid == NOBODY)
+        return next((kept for kept in ahead if kept.slot.capacity_tokens == capacity_tokens), None)
 
     def to_give_back(self, kv_bytes: int) -> list[Kept]:
         """The least recently used slots that together free `kv_bytes`."""

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from edged.engine.announced import AnnouncedBackend
 from edged.engine.backends.base import Slot
 from edged.engine.ledger import Entry, Ledger
-from edged.engine.sessions import Idle, Kept, common_prefix
+from edged.engine.sessions import NOBODY, Idle, Kept, common_prefix
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Slots:
         self._leased: dict[int, Lease] = {}
         self.ledger = Ledger()
         self.idle = Idle()
+        self.ahead_tokens = 0  # capacity of the slot that the next request may want; 0: there is one, or none is wanted
 
     def candidate(self, uid: int, session: str | None, prompt: Sequence[int]) -> Kept | None:
         """The idle slot this request could take up: its session's, else one with a shared beginning."""
@@ -69,9 +70,15 @@ class Slots:
             if outgrown is not None:  # or not to be rewound: the session moves into a new slot
                 self.close(outgrown)
                 reclaim_bytes -= outgrown.kv_bytes
-            self.give_back(reclaim_bytes)
-            reclaim_bytes = 0
-            lease = self._open(owner, uid, session, capacity_tokens)
+            empty = self.idle.empty(capacity_tokens)
+            if empty is not None:
+                lease = self._fill(empty, owner, uid, session)
+                reclaim_bytes -= lease.kv_bytes
+            else:
+                self.give_back(reclaim_bytes)
+                reclaim_bytes = 0
+                lease = self._open(owner, uid, session, capacity_tokens)
+            self.ahead_tokens = capacity_tokens
         self._leased[lease.number] = lease
         self.give_back(reclaim_bytes)
         return lease
@@ -104,16 +111,35 @@ class Slots:
         shared = self._shared(kept, prompt)
         return shared == len(kept.slot.tokens) and min(prompt[shared:]) >= 0  # a picture is read into a fresh slot
 
-    def _open(self, owner: str, uid: int, session: str | None, capacity_tokens: int) -> Lease:
+    def _open(self, owner: str, uid: int, session: str | None, capacity_tokens: int, *, running: bool = True) -> Lease:
         kv_bytes = capacity_tokens * self._backend.info.kv_bytes_per_token
         number = next(self._numbers)
-        self.ledger.book(number, Entry(owner, uid, capacity_tokens, kv_bytes, running=True))
+        self.ledger.book(number, Entry(owner, uid, capacity_tokens, kv_bytes, running=running))
         try:
             slot = self._backend.open_slot(capacity_tokens)
         except Exception:
             self.ledger.release(number)
             raise
         return Lease(number, slot, uid, session, kv_bytes, 0)
+
+    def _fill(self, empty: Kept, owner: str, uid: int, session: str | None) -> Lease:
+        self.idle.take(empty)
+        self.ledger.release(empty.number)
+        self.ledger.book(empty.number, Entry(owner, uid, empty.slot.capacity_tokens, empty.kv_bytes, running=True))
+        return Lease(empty.number, empty.slot, uid, session, empty.kv_bytes, 0)
+
+    def open_ahead(self, now_s: float, *, fits: bool) -> None:
+        """Open the slot that the next request may want, unless there is one: the kernel hands memory over page by page,
+        100 ms for 400 MB. It idles as any other, and is the first to be given back."""
+        tokens, self.ahead_tokens = self.ahead_tokens, 0
+        if not fits or self.idle.empty(tokens) is not None:
+            return
+        try:
+            opened = self._open("ahead", NOBODY, None, tokens, running=False)
+        except Exception:
+            log.exception("no slot could be opened ahead tokens=%d", tokens)
+        else:
+            self.idle.keep_first(Kept(opened.number, opened.slot, NOBODY, None, now_s, opened.kv_bytes))
 
     def end(self, lease: Lease, *, keep: bool, now_s: float) -> None:
         """The request is over: keep its KV for what comes next, or give it back."""
@@ -180,6 +206,11 @@ class Slots:
             return False
         self.close(kept)
         return True
+
+    @property
+    def leased(self) -> int:
+        """How many slots requests use now."""
+        return len(self._leased)
 
     def busy(self, uid: int, session: str) -> bool:
         """Whether a request of this session runs now."""

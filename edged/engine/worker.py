@@ -192,7 +192,7 @@ def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
     """Under pressure: stop admitting, give back idle KV, then end the newest request, in that order."""
     loaded.memory.budget()
     level = loaded.memory.pressure
-    scheduler.admitting = level is PressureLevel.NONE
+    scheduler.booking.admitting = level is PressureLevel.NONE
     if level is PressureLevel.NONE:
         return
     given_back = scheduler.slots.give_back(scheduler.slots.ledger.idle_bytes)
@@ -206,7 +206,7 @@ def _mind_memory(scheduler: Scheduler, loaded: Loaded) -> None:
 def _mind_heat(scheduler: Scheduler, heat: Heat, max_running: int) -> None:
     """At a limit: pauses between turns and fewer requests at once, rather than be throttled blindly."""
     if heat.look():
-        scheduler.max_running = heat.duty.slots(max_running)
+        scheduler.booking.max_running = heat.duty.slots(max_running)
         log.warning("duty share=%.2f reason=%r", heat.duty.share, heat.duty.reason or "cool again")
 
 

@@ -168,7 +168,7 @@ def falling_limit(model: Path, limit_bytes: int) -> dict[str, Any]:
     with MemoryGroup(limit_bytes) as group, start(group, model) as daemon, Peer(daemon.ready().endpoint) as peer:
         for number in range(4):
             peer.ask("chat", **chat("remember me"), session=f"idle {number}", max_tokens=SLOT_TOKENS - 600)
-        until(lambda: daemon.model()["engine"].get("idle_slots") == 4, "four idle sessions", alive=daemon.process)
+        until(lambda: daemon.model()["engine"].get("idle_slots", 0) >= 4, "four idle sessions", alive=daemon.process)
         held_bytes = daemon.model()["engine"]["kv"]["idle_bytes"]
         group.limit(group.used_bytes() + 100 * MIB)
         until(lambda: not daemon.model()["engine"]["idle_slots"], "idle memory to be given back", alive=daemon.process)

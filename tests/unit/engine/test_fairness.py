@@ -51,6 +51,10 @@ class Watched:
         else:
             object.__setattr__(self, name, value)
 
+    def open_slot(self, capacity_tokens: int) -> Any:
+        self.calls.append(("open", self._backend.rid, capacity_tokens))
+        return self._backend.open_slot(capacity_tokens)
+
     def prefill(self, slot: Any, tokens: Sequence[int]) -> None:
         self.calls.append(("prefill", self._backend.rid, len(tokens)))
         self._backend.prefill(slot, tokens)
@@ -63,13 +67,13 @@ class Watched:
 class Engine:
     """A scheduler without the process around it."""
 
-    def __init__(self, nano: Loaded, budget_bytes: int = 2**28) -> None:
+    def __init__(self, nano: Loaded, budget_bytes: int = 2**28, policy: Policy = POLICY) -> None:
         self.backend = Watched(nano.backend)
         self.said: list[wire.ToFront] = []
         self.scheduler = Scheduler(
             self.backend,  # type: ignore[arg-type]
             nano.pace,
-            POLICY,
+            policy,
             send=self.said.append,
             budget_bytes=lambda: budget_bytes,
             strips_first_space=False,

@@ -213,7 +213,7 @@ class Day:
             case 0:
                 self.budget_bytes = chance.choice((0, 300, 1000, 3000, 8000)) * BYTES_PER_TOKEN
             case 1:
-                scheduler.admitting = not scheduler.admitting
+                scheduler.booking.admitting = not scheduler.booking.admitting
             case 2:
                 scheduler.slots.give_back(chance.randrange(10**6))
             case 3 if self.running:
@@ -231,7 +231,7 @@ class Day:
 
     def evening(self) -> None:
         """Work runs dry; every request has had its end, and after a while no memory is left in use."""
-        self.scheduler.admitting = True
+        self.scheduler.booking.admitting = True
         self.budget_bytes = CONTEXT_TOKENS * BYTES_PER_TOKEN
         turns = 0
         while self.scheduler.busy:
@@ -272,7 +272,7 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
                     day.scheduler.settle()
                 if chance.random() < 0.1:
                     day.scheduler.tick()
-                    books = day.scheduler.books()
+                    books = day.scheduler.booking.books()
                     assert books.free_bytes >= 0 or not books.idle_bytes, "idle memory above the budget"
         day.evening()
 
@@ -280,7 +280,7 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
 def test_a_large_and_unimportant_request_is_not_starved_by_small_and_important_ones(pulse: PulseWriter) -> None:
     day = Day(random.Random(1), pulse)
     day.budget_bytes = 1024 * BYTES_PER_TOKEN
-    day.scheduler.max_running = 16
+    day.scheduler.booking.max_running = 16
     important = {"session": None, "priority": 9, "max_tokens": 60}
     for rid in range(2, 5):
         day.arrive(rid, prompt="50 1", **important)

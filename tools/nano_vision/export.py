@@ -6,10 +6,6 @@ The decoder goes through onnxruntime-genai's own builder; encoder and embedding 
 from __future__ import annotations
 
 import json
-import os
-import shutil
-import subprocess
-import sys
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -19,8 +15,8 @@ import onnx
 import torch
 from onnx import TensorProto, helper, numpy_helper
 from torch import Tensor, nn
-from transformers import Phi3Config, Phi3ForCausalLM
 
+from nano.export import check_same, cleared_aside, phi3, run_builder, take_place
 from nano.tokenizer import save_tokenizer
 from nano_vision.model import (
     CELLS,
@@ -39,7 +35,6 @@ from nano_vision.model import (
 if TYPE_CHECKING:
     from nano_vision.training import Run
 
-CONTEXT_TOKENS = 4096
 MOST_CROPS = 1
 OPSET = 17
 PROCESSOR: dict[str, Any] = {
@@ -97,8 +92,7 @@ class _Graph:
 def export(run: Run, out: Path, precision: str) -> None:
     """Write the whole model folder; README.md and golden.json of an older one are kept."""
     run.model.eval()
-    aside = out.parent / f".{out.name}.new"
-    shutil.rmtree(aside, ignore_errors=True)
+    aside = cleared_aside(out)
     with tempfile.TemporaryDirectory() as scratch:
         _decoder(run, Path(scratch), aside, precision)
     vision_graph(run.model, aside / "vision.onnx")
@@ -106,56 +100,21 @@ def export(run: Run, out: Path, precision: str) -> None:
     save_tokenizer(run.tokenizer, aside)
     (aside / "processor_config.json").write_text(json.dumps(PROCESSOR, indent=2) + "\n", encoding="utf-8")
     _finish_config(aside / "genai_config.json")
-    for kept in ("README.md", "golden.json"):
-        if (out / kept).exists():
-            shutil.copyfile(out / kept, aside / kept)
-    old = out.parent / f".{out.name}.old"
-    shutil.rmtree(old, ignore_errors=True)
-    if out.exists():
-        os.replace(out, old)
-    os.replace(aside, out)
-    shutil.rmtree(old, ignore_errors=True)
+    take_place(aside, out)
 
 
 def _decoder(run: Run, scratch: Path, out: Path, precision: str) -> None:
-    shape, tokenizer = run.shape, run.tokenizer
-    ends = [tokenizer.token_to_id("<|end|>"), tokenizer.token_to_id("<|endoftext|>")]
-    config = Phi3Config(
-        vocab_size=tokenizer.get_vocab_size(),
-        hidden_size=shape.hidden,
-        intermediate_size=shape.inner,
-        num_hidden_layers=shape.layers,
-        num_attention_heads=shape.heads,
-        num_key_value_heads=shape.heads,
-        max_position_embeddings=CONTEXT_TOKENS,
-        original_max_position_embeddings=CONTEXT_TOKENS,
-        rope_theta=10000.0,
-        rms_norm_eps=1e-5,
-        bos_token_id=tokenizer.token_to_id("<s>"),
-        eos_token_id=ends,
-        pad_token_id=ends[1],
-        tie_word_embeddings=False,
-    )
-    theirs = Phi3ForCausalLM(config).float()
     state = {name: value for name, value in run.model.state_dict().items() if name.startswith(("model.", "lm_head."))}
-    theirs.load_state_dict(state)
+    theirs = phi3(run.tokenizer, run.shape, state)
     run.model.quantise(False)
     x = run.model.model.embed_tokens(torch.arange(3, 60)[None])
     mask = torch.ones(1, 1, 57, 57, dtype=torch.bool).tril()
     with torch.no_grad():
         ours = run.model.lm_head(run.model.model(x, torch.arange(57)[None], mask))
-        difference = (theirs(inputs_embeds=x).logits - ours).abs().max().item()
-    if difference > 1e-2:
-        raise RuntimeError(f"the exported decoder differs from the trained one by {difference}")
+        check_same(theirs(inputs_embeds=x).logits, ours)
     theirs.save_pretrained(scratch)
-    save_tokenizer(tokenizer, scratch)
-    options = ["exclude_embeds=true"] + (["accuracy_level=4", "block_size=32"] if precision == "int4" else [])
-    command = [sys.executable, "-m", "onnxruntime_genai.models.builder", "-i", str(scratch), "-o", str(out)]
-    command += ["-p", precision, "-e", "cpu", "-c", str(scratch / "cache"), "--extra_options", *options]
-    environment = os.environ | {"ORT_DISABLE_TELEMETRY": "1", "HF_HUB_OFFLINE": "1"}
-    done = subprocess.run(command, env=environment, capture_output=True, text=True)
-    if done.returncode != 0:
-        raise RuntimeError(f"the model builder failed:\n{done.stderr[-3000:]}")
+    save_tokenizer(run.tokenizer, scratch)
+    run_builder(scratch, out, precision, "exclude_embeds=true")
 
 
 def _finish_config(path: Path) -> None:

@@ -1,7 +1,8 @@
-"""`python -m tests.fault.engine_deaths --count 100 --kinds KILL,SEGV,STOP`: end the engine again and again mid-stream.
+"""`python -m tests.fault.engine_deaths --count 100 --kinds KILL,SEGV,STOP,OOM`: end the engine again and again mid-stream.
 
 Each death must give its stream a typed error in time, the next request an answer, and leave no descriptor or child.
-STOP is a hang: the front must notice it. Times are of this machine as busy as it is.
+STOP is a hang: the front must notice it. OOM is the kernel's own kill, in a memory cgroup that has nothing left (needs
+root). Times are of this machine as busy as it is.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import signal
 import sys
 import time
 
+from tests.fault.memory_group import MemoryGroup
 from tests.fault.report import finish, parser, spread
 from tests.integration.raw import Daemon, Peer, chat, children, descriptors
 
 HANG_S = 2.0
+GIVE_UP_S = 60.0
 
 
 def run(kinds: list[str], count: int, seconds: float, within_s: float) -> int:
@@ -35,8 +38,11 @@ def run(kinds: list[str], count: int, seconds: float, within_s: float) -> int:
             mine = peer.send("generate", stream=True, prompt=f"death {number}", max_tokens=4000)
             pid = daemon.engine_pid()
             peer.until_event(mine, "delta")
-            os.kill(pid, getattr(signal, f"SIG{kind}"))
             ended_s = time.monotonic()
+            if kind == "OOM":
+                _run_out_of_memory(pid, daemon.endpoint)
+            else:
+                os.kill(pid, getattr(signal, f"SIG{kind}"))
             code = peer.last(mine).get("code")
             told[kind].append(time.monotonic() - ended_s - (HANG_S if kind == "STOP" else 0))
             if code != "engine_lost":
@@ -67,6 +73,18 @@ def run(kinds: list[str], count: int, seconds: float, within_s: float) -> int:
         answered_after=spread(back),
         descriptors=[before, after],
     )
+
+
+def _run_out_of_memory(pid: int, endpoint: str) -> None:
+    """The process may have no page more; then it is given a long prompt to read."""
+    with MemoryGroup(0) as group, Peer(endpoint) as other:
+        (group.folder / "cgroup.procs").write_text(str(pid))
+        other.send("generate", prompt="hot and cold " * 800, max_tokens=1)
+        give_up_s = time.monotonic() + GIVE_UP_S
+        while not group.oom_kills():
+            if time.monotonic() > give_up_s:
+                raise TimeoutError("the kernel did not kill an engine that has no memory left")
+            time.sleep(0.01)
 
 
 def main() -> int:

@@ -1,4 +1,4 @@
-"""`python -m tests.fault.engine_deaths --count 100 --kinds KILL,SEGV,STOP,OOM`: end the engine again and again mid-stream.
+"""`python -m tests.fault.engine_deaths --count 100 --kinds KILL,SEGV,STOP,OOM`: end the engine mid-stream.
 
 Each death must give its stream a typed error in time, the next request an answer, and leave no descriptor or child.
 STOP is a hang: the front must notice it. OOM is the kernel's own kill, in a memory cgroup that has nothing left (needs

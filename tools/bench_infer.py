@@ -1,7 +1,8 @@
 #!/usr/bin/env python3
 """`infer` on the digits through the daemon, with clients in processes of their own, against a bare loop without edged.
 
-Alternates bare and daemon in one run and prints medians and ratios as JSON. Three kinds of work:
+Alternates bare and daemon in one run and prints medians and ratios as JSON, and the CPU time that an answer costs each
+of the processes, which says more than the ratios on a box that is busy with other work. Three kinds of work:
   image: the bytes of a PNG to the best label; bare: Pillow, numpy, one InferenceSession.run, arg max
   tensor: one prepared row to the scores; bare: InferenceSession.run alone
   dense: the same with a made-up model of 25 MB that takes milliseconds a row (needs the extra "synthetic")
@@ -25,6 +26,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +37,16 @@ WARM_UP_S = 0.5
 KINDS = ("image", "tensor", "dense")
 WIDTH, LAYERS = 1024, 6
 SHAPES = {"image": (1, 1, 8, 8), "tensor": (1, 1, 8, 8), "dense": (1, WIDTH)}
+MICRO = 1e6
+
+
+@dataclass(frozen=True, slots=True)
+class Measured:
+    """What one process or several did. `cpu_s`: their CPU time an answer; `answers`: with those of the warm-up."""
+
+    answers_per_s: float
+    cpu_s: float
+    answers: int
 
 
 def main() -> int:
@@ -51,9 +63,10 @@ def main() -> int:
     parser.add_argument("--model", type=Path, default=MODEL, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.child == "bare":
-        print(bare(options.model, options.kind, options.seconds))
+        print(json.dumps(asdict(bare(options.model, options.kind, options.seconds))))
     elif options.child == "client":
-        print(asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight)))
+        measured = asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight))
+        print(json.dumps(asdict(measured)))
     else:
         print(json.dumps(compare(options), indent=2))
     return 0
@@ -64,8 +77,8 @@ def sample() -> bytes:
     return (ROOT / "tests" / "data" / "digits" / "7-0.png").read_bytes()
 
 
-def bare(model: Path, kind: str, seconds: float) -> float:
-    """Answers a second of a loop that a program without edged would have."""
+def bare(model: Path, kind: str, seconds: float) -> Measured:
+    """A loop that a program without edged would have."""
     os.environ["ORT_DISABLE_TELEMETRY"] = "1"
     import numpy as np
     import onnxruntime as ort
@@ -90,22 +103,22 @@ def bare(model: Path, kind: str, seconds: float) -> float:
 
     work = image if kind == "image" else tensor
     for until_s in (WARM_UP_S, seconds):
-        count, started_s = 0, time.perf_counter()
+        count, cpu_s, started_s = 0, time.process_time(), time.perf_counter()
         while time.perf_counter() - started_s < until_s:
             work()
             count += 1
-    return count / (time.perf_counter() - started_s)
+    return Measured(count / (time.perf_counter() - started_s), (time.process_time() - cpu_s) / count, count)
 
 
-async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> float:
-    """Answers a second of one client."""
+async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> Measured:
+    """One client; its answers are counted with those of the warm-up."""
     from edged.client import AsyncClient, Tensor
 
     data, inputs = (
         sample(),
         {"x" if kind == "dense" else "pixels": Tensor("float32", SHAPES[kind], bytes(4 * math.prod(SHAPES[kind])))},
     )
-    counted = 0
+    counted = counted_in_all = 0
 
     async with AsyncClient(endpoint) as connection:
 
@@ -116,15 +129,18 @@ async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> fl
                 counted += 1
 
         for length_s in (WARM_UP_S, seconds):
-            counted, started_s = 0, time.perf_counter()
+            counted, cpu_s, started_s = 0, time.process_time(), time.perf_counter()
             await asyncio.gather(*(one_after_the_other(started_s + length_s) for _ in range(in_flight)))
-        return counted / (time.perf_counter() - started_s)
+            counted_in_all += counted
+        rate = counted / (time.perf_counter() - started_s)
+        return Measured(rate, (time.process_time() - cpu_s) / counted, counted_in_all)
 
 
 def compare(options: argparse.Namespace) -> dict[str, Any]:
     """All rounds, alternating."""
     kinds = (options.only,) if options.only else KINDS
-    found: dict[str, list[float]] = {}
+    rates: dict[str, list[float]] = {}
+    cpu: dict[str, dict[str, list[float]]] = {}
     rows_per_run: dict[str, float] = {}
     with tempfile.TemporaryDirectory(prefix="edged-bench-", dir="/tmp") as folder:
         for model, here in ((MODEL, [kind for kind in kinds if kind != "dense"]), (Path(folder) / "dense", ["dense"])):
@@ -132,29 +148,45 @@ def compare(options: argparse.Namespace) -> dict[str, Any]:
                 continue
             if here == ["dense"]:
                 _write_dense(model)
-            with _daemon(Path(folder), model) as endpoint:
+            with _daemon(Path(folder), model) as (endpoint, front, engine):
                 for _ in range(options.rounds):
                     for kind in here:
                         alone = _children(1, "bare", kind, options, "", model)
+                        before_s = _cpu_s(front), _cpu_s(engine)
                         together = _children(options.clients, "client", kind, options, endpoint, model)
-                        found.setdefault(f"{kind} bare", []).append(alone)
-                        found.setdefault(f"{kind} daemon", []).append(together)
+                        front_s, engine_s = _cpu_s(front) - before_s[0], _cpu_s(engine) - before_s[1]
+                        rates.setdefault(f"{kind} bare", []).append(alone.answers_per_s)
+                        rates.setdefault(f"{kind} daemon", []).append(together.answers_per_s)
+                        spent = {"bare": alone.cpu_s, "client": together.cpu_s}
+                        spent |= {"front": front_s / together.answers, "engine": engine_s / together.answers}
+                        for process, spent_s in spent.items():
+                            cpu.setdefault(kind, {}).setdefault(process, []).append(spent_s)
                 rows_per_run[model.name] = _rows_per_run(endpoint)
-    medians = {name: round(statistics.median(values), 1) for name, values in found.items()}
+    medians = {name: round(statistics.median(values), 1) for name, values in rates.items()}
     return {
         "clients": options.clients,
         "in_flight": options.in_flight,
         "answers_per_s": medians,
         "daemon_to_bare": {kind: round(medians[f"{kind} daemon"] / medians[f"{kind} bare"], 3) for kind in kinds},
+        "cpu_us_per_answer": {
+            kind: {process: round(statistics.median(spent) * MICRO) for process, spent in found.items()}
+            for kind, found in cpu.items()
+        },
         "rows_per_run": rows_per_run,
         "cores": os.cpu_count(),
         "load_average": round(os.getloadavg()[0], 1),
     }
 
 
+def _cpu_s(pid: int) -> float:
+    """CPU time of all threads of a process so far, in user and kernel mode."""
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 @contextlib.contextmanager
-def _daemon(folder: Path, model: Path) -> Iterator[str]:
-    """A daemon with this model, its endpoint; one thread, as the bare loop."""
+def _daemon(folder: Path, model: Path) -> Iterator[tuple[str, int, int]]:
+    """A daemon with this model: its endpoint, the pids of front and engine; one thread, as the bare loop."""
     endpoint = f"ipc://{folder}/s/edged.sock"
     settings = f'endpoint = "{endpoint}"\nmodel = "{model}"\nprovider = "cpu"\nthreads = 1\nstate_dir = "{folder}"\n'
     (folder / "edged.toml").write_text(settings + 'log_level = "error"\n')
@@ -162,7 +194,8 @@ def _daemon(folder: Path, model: Path) -> Iterator[str]:
     with subprocess.Popen(serve, cwd=ROOT) as daemon:
         try:
             _wait_for(endpoint)
-            yield endpoint
+            engine = Path(f"/proc/{daemon.pid}/task/{daemon.pid}/children").read_text().split()[0]
+            yield endpoint, daemon.pid, int(engine)
         finally:
             daemon.terminate()
 
@@ -189,11 +222,15 @@ def _write_dense(folder: Path) -> None:
     (folder / "edged.toml").write_text("batch_tensors = true\n")
 
 
-def _children(count: int, child: str, kind: str, options: argparse.Namespace, endpoint: str, model: Path) -> float:
+def _children(count: int, child: str, kind: str, options: argparse.Namespace, endpoint: str, model: Path) -> Measured:
+    """So many processes at once, taken together."""
     command = [sys.executable, __file__, "--child", child, "--kind", kind, "--seconds", str(options.seconds)]
     command += ["--in-flight", str(options.in_flight), "--endpoint", endpoint, "--model", str(model)]
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(count)]
-    return sum(float(process.communicate()[0]) for process in running)
+    told = [Measured(**json.loads(process.communicate()[0])) for process in running]
+    answers = sum(each.answers for each in told)
+    cpu_s = sum(each.cpu_s * each.answers for each in told) / answers
+    return Measured(sum(each.answers_per_s for each in told), cpu_s, answers)
 
 
 def _wait_for(endpoint: str) -> None:

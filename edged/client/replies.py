@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
-from typing import Any, TypeVar
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from edged.client.errors import BadReply
 
-T = TypeVar("T")
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
+
+T = TypeVar("T", bound="DataclassInstance")
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,10 +139,10 @@ class Status:
 def made_from(kind: type[T], reply: Mapping[str, Any]) -> T:
     """A flat reply as `kind`: known fields only, lists as tuples. Raises BadReply when the reply cannot be one."""
     known = {}
-    for part in fields(kind):  # type: ignore[arg-type]  # only dataclasses come here
-        if reply.get(part.name) is not None:
-            value = reply[part.name]
-            known[part.name] = tuple(value) if isinstance(value, list) else value
+    for name in kind.__dataclass_fields__:
+        value = reply.get(name)
+        if value is not None:
+            known[name] = tuple(value) if isinstance(value, list) else value
     return kind(**known)
 
 

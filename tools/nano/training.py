@@ -3,13 +3,10 @@
 from __future__ import annotations
 
 import json
-import os
 import time
 from collections import defaultdict
 from collections.abc import Callable
-from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
 import torch
 import torch._inductor.config
@@ -20,9 +17,9 @@ from torch.nn import functional as F
 from nano.batches import Packer
 from nano.mixture import SKILLS, held_out_set
 from nano.model import NanoModel
-from nano.optim import make_optimizers
 from nano.plan import ROW_TOKENS, ROWS, Schedule, Shape, stage_at
 from nano.recall import RecallRows
+from nano.runs import Checkpointed
 from nano.threads import ThreadChooser
 from nano.tokenizer import ChatEncoder, build_tokenizer, save_tokenizer
 
@@ -67,57 +64,24 @@ def score(model: NanoModel, encoder: ChatEncoder, per_skill: int, seed: int = 1)
     return {name: round(100 * sum(hits) / len(hits), 1) for name, hits in right.items()}
 
 
-def _save(path: Path, content: dict[str, Any]) -> None:
-    aside = path.with_suffix(".new")
-    torch.save(content, aside)
-    os.replace(aside, path)
-
-
-class Run:
-    """One training run in a folder; owns model, optimizers and the step counter."""
+class Run(Checkpointed[NanoModel, Schedule]):
+    """One training run in a folder."""
 
     def __init__(self, folder: Path, seed: int, shape: Shape, schedule: Schedule, *, compiled: bool) -> None:
-        self.folder, self.seed, self.shape, self.schedule = folder, seed, shape, schedule
         self.tokenizer = load_or_build_tokenizer(folder, seed, shape.vocab)
+        super().__init__(folder, seed, shape, schedule, new_model(self.tokenizer, shape, seed))
         self.encoder = ChatEncoder(self.tokenizer)
         self.recall = RecallRows(self.tokenizer, ROW_TOKENS)
-        self.model = new_model(self.tokenizer, shape, seed)
-        self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.embedding_lr, schedule.other_lr)
-        self._peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
         self.threads = ThreadChooser(torch.get_num_threads())
         torch._inductor.config.cpp.dynamic_threads = True
         self.trunk: Callable[[Tensor, Tensor], Tensor] = (
             torch.compile(self.model.model) if compiled else self.model.model
         )
-        self.step = 0
-        self.seconds = 0.0
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run is kept."""
-        return self.folder / "checkpoint.pt"
-
-    def resume(self) -> None:
-        """Take up the run where its last checkpoint left it."""
-        saved = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        self.step, self.seconds = saved["step"], saved["seconds"]
-
-    def save(self) -> None:
-        """Write the checkpoint, aside first."""
-        states = [optimizer.state_dict() for optimizer in self.optimizers]
-        content = {"model": self.model.state_dict(), "optimizers": states, "step": self.step, "seconds": self.seconds}
-        _save(self.checkpoint, content | {"shape": asdict(self.shape), "seed": self.seed})
 
     def _train_step(self, packer: Packer) -> float:
         threads, began = self.threads.choose(), time.monotonic()
         torch.set_num_threads(threads)
-        factor = self.schedule.factor(self.step)
-        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
+        self.set_rates()
         shared_history = 0.0 if self.step < 1200 else 0.1
         ids, mask, wanted = packer.batch(stage_at(self.step), ROWS, shared_history)
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -125,10 +89,7 @@ class Run:
             logits = self.model.lm_head(hidden[:, :-1][wanted[:, 1:]])
         loss = F.cross_entropy(logits.float(), ids[:, 1:][wanted[:, 1:]])
         loss.backward()  # type: ignore[no-untyped-call]
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        self.step += 1
+        self.follow_gradients()
         self.threads.took(threads, time.monotonic() - began)
         return float(loss.detach())
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import queue
 import threading
 import time
@@ -22,7 +21,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from edged.engine.images.crops import pixel_values, scaled
-from nano.optim import make_optimizers
+from nano.runs import Checkpointed
 from nano.tokenizer import save_tokenizer, tokenizer_of
 from nano_vision import plan
 from nano_vision.batches import IGNORED, Batch, CaseEncoder, Rows
@@ -78,16 +77,13 @@ def _is_right(model: NanoVision, encoder: CaseEncoder, case: Case) -> bool:
     return bool((choice == ids[0, start:]).all())
 
 
-class Run:
-    """One training run in a folder; owns model, optimizers and the step counter."""
+class Run(Checkpointed[NanoVision, Schedule]):
+    """One training run in a folder."""
 
     def __init__(self, folder: Path, seed: int, shape: Shape, schedule: Schedule, *, compiled: bool) -> None:
-        self.folder, self.seed, self.shape, self.schedule = folder, seed, shape, schedule
         self.tokenizer = load_or_build_tokenizer(folder, seed, shape.vocab)
+        super().__init__(folder, seed, shape, schedule, new_model(self.tokenizer, shape, seed))
         self.encoder = CaseEncoder(self.tokenizer)
-        self.model = new_model(self.tokenizer, shape, seed)
-        self.optimizers = make_optimizers(self.model, schedule.matrix_lr, schedule.embedding_lr, schedule.other_lr)
-        self._peaks = [[float(group["lr"]) for group in optimizer.param_groups] for optimizer in self.optimizers]
         torch._inductor.config.cpp.dynamic_threads = True
         self.forward: Callable[..., tuple[Tensor, dict[str, Tensor]]] = (
             torch.compile(self.model, dynamic=False) if compiled else self.model
@@ -95,35 +91,9 @@ class Run:
         self.encoder_alone: Callable[[Tensor], Features] = (
             torch.compile(self.model.encoder) if compiled else self.model.encoder
         )
-        self.step = 0
-        self.seconds = 0.0
-
-    @property
-    def checkpoint(self) -> Path:
-        """Where the run is kept."""
-        return self.folder / "checkpoint.pt"
-
-    def resume(self) -> None:
-        """Take up the run where its last checkpoint left it."""
-        saved = torch.load(self.checkpoint, weights_only=True)
-        self.model.load_state_dict(saved["model"])
-        for optimizer, state in zip(self.optimizers, saved["optimizers"], strict=True):
-            optimizer.load_state_dict(state)
-        self.step, self.seconds = saved["step"], saved["seconds"]
-
-    def save(self) -> None:
-        """Write the checkpoint, aside first."""
-        states = [optimizer.state_dict() for optimizer in self.optimizers]
-        content = {"model": self.model.state_dict(), "optimizers": states, "step": self.step, "seconds": self.seconds}
-        aside = self.checkpoint.with_suffix(".new")
-        torch.save(content | {"shape": asdict(self.shape), "seed": self.seed}, aside)
-        os.replace(aside, self.checkpoint)
 
     def _train_step(self, batch: Batch) -> tuple[float, float]:
-        factor = self.schedule.factor(self.step)
-        for optimizer, peaks in zip(self.optimizers, self._peaks, strict=True):
-            for group, peak in zip(optimizer.param_groups, peaks, strict=True):
-                group["lr"] = peak * factor
+        self.set_rates()
         pixels = batch.pixels.contiguous(memory_format=torch.channels_last)
         loss = torch.zeros(())
         with torch.autocast("cpu", dtype=torch.bfloat16):
@@ -138,10 +108,7 @@ class Run:
             for name in seen
         )
         (loss + self.schedule.seeing * sight).backward()
-        for optimizer in self.optimizers:
-            optimizer.step()
-            optimizer.zero_grad()
-        self.step += 1
+        self.follow_gradients()
         return float(loss.detach()), float(sight.detach())  # type: ignore[union-attr]
 
     def _batches(self, count: int) -> Callable[[], Batch]:

@@ -18,19 +18,20 @@ from edged import __version__, logs, systemd
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError, RequestError
 from edged.hardware.budget import Reserve
-from edged.hardware.memory import process_rss
+from edged.hardware.memory import own_rss_reader
 from edged.protocol import engine as wire
 from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
 from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.access import make_access
+from edged.serving.allocator import give_large_back_at_once
 from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, HangRule, State
 from edged.serving.engines import Engines
 from edged.serving.gate import Gate
+from edged.serving.guard import Guard
 from edged.serving.keyring import Keyring
 from edged.serving.loader import LoadPolicy
-from edged.serving.memory_guard import MemoryGuard
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
 from edged.shelf import Shelf
@@ -43,6 +44,7 @@ from edged.upkeep.keepers import Keepers, before_the_start
 log = logging.getLogger(__name__)
 
 LONGEST_LOAD_NOTICE_S = 30.0
+LEAST_DESCRIPTORS = 1280  # for each door: what libzmq may take untold, 64 clients and as many on their way out, files
 
 
 def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int:
@@ -55,7 +57,8 @@ def run(settings: Settings, reload: Callable[[], Settings] | None = None) -> int
         Audit(settings.state_path / "audit.log"),
         keyring.rights if keyring is not None else lambda name: None,
     )
-    _raise_fd_limit()
+    _raise_fd_limit(LEAST_DESCRIPTORS * _doors(settings))
+    give_large_back_at_once()
     with only_daemon(endpoint):
         state = settings.state_path
         claimed = before_the_start(state, endpoint, settings.model) if settings.follow_updates else None
@@ -100,7 +103,8 @@ class _Daemon:
     def _start(self) -> None:
         context = self._context = zmq.Context()
         context.set(zmq.MAX_SOCKETS, 65535)
-        self._router = Router(context, wire_limits(self._settings), describe, __version__, self._gate)
+        limits, doors = wire_limits(self._settings), _doors(self._settings)
+        self._router = Router(context, limits, describe, __version__, self._gate, doors)
         self._ledger = SharedLedger.create()
         settings = self._settings
         reserve = Reserve(settings.memory_reserve_bytes, settings.memory_reserve_fraction)
@@ -116,15 +120,16 @@ class _Daemon:
         loop.add_signal_handler(signal.SIGTERM, self._stop.set)
         loop.add_signal_handler(signal.SIGINT, self._interrupt)
         loop.add_signal_handler(signal.SIGHUP, self._hangup)
-        self._guard = MemoryGuard(
-            self._router.door,
-            self._settings.front_memory_bytes,
-            _own_rss_bytes,
-            lambda client: bool(self._router.streams.of(client)),
-        )
         self._router.door.open(self._endpoint, self._keyring if self._endpoint.startswith("tcp:") else None)
         if self._settings.tcp_endpoint:
             self._router.door.open(self._settings.tcp_endpoint, self._keyring, _tcp_socket())
+        self._guard = Guard(
+            self._router.door,
+            settings.front_memory_bytes,
+            own_rss_reader(),
+            lambda client: bool(self._router.streams.of(client)),
+        )
+        self._guard.start()
         self._engines.serve(self._model.name, self._model.folder, self._model.version or "")
         self._keepers = self._keep()
         log.info("edged %s serving endpoint=%s model=%s", __version__, self._endpoint, self._model.folder)
@@ -266,11 +271,6 @@ def _tcp_socket() -> int | None:
     return listening
 
 
-def _own_rss_bytes() -> int:
-    found = process_rss()
-    return found.rss_bytes if found is not None else 0
-
-
 def _listens_on_tcp(settings: Settings) -> bool:
     """Raises ConfigError for an endpoint of a kind that edged does not serve on."""
     if settings.tcp_endpoint and not settings.tcp_endpoint.startswith("tcp://"):
@@ -301,8 +301,21 @@ def _directory(endpoint: str) -> Path | None:
     return path.parent if path else None
 
 
-def _raise_fd_limit() -> None:
-    """The soft limit to the hard one: each connection takes a descriptor, and libzmq aborts when there are none."""
+def _doors(settings: Settings) -> int:
+    """How many endpoints it listens at."""
+    return 2 if settings.tcp_endpoint else 1
+
+
+def _raise_fd_limit(least: int) -> None:
+    """The soft limit to the hard one: each connection takes a descriptor, and libzmq aborts when there are none.
+
+    Raises ConfigError when the hard one is below `least`: too low for a front that holds.
+    """
     soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard < least:
+        raise ConfigError(
+            f"the hard limit of open files is {hard}; edged needs {least} to stand a flood of connections; "
+            "raise it: LimitNOFILE= of the unit, or ulimit -Hn"
+        )
     if soft != hard:
         resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

@@ -8,6 +8,7 @@ Swap and zram are never counted: a model that decodes from swap is as good as do
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +85,16 @@ def process_rss(pid: int | None = None, root: Path | Tree = Path("/")) -> Proces
     if "VmRSS" not in status:
         return None
     return ProcessMemory(status["VmRSS"], status.get("RssAnon"), status.get("RssFile"), status.get("RssShmem"))
+
+
+def own_rss_reader(path: Path = Path("/proc/self/statm")) -> Callable[[], int]:
+    """A function that gives this process's resident memory (bytes) in microseconds and opens nothing, from any thread.
+
+    Raises OSError when /proc is not there.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    page_bytes = os.sysconf("SC_PAGE_SIZE")
+    return lambda: int(os.pread(fd, 128, 0).split()[1]) * page_bytes
 
 
 def process_pss(pid: int | None = None, root: Path | Tree = Path("/")) -> int | None:

@@ -8,12 +8,9 @@ its file descriptor joins its messages to the monitor's DISCONNECTED event: that
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import functools
 import logging
 import os
-import resource
-import socket
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -25,6 +22,7 @@ import zmq
 from edged.protocol.codec import pack
 from edged.protocol.endpoint import socket_path
 from edged.protocol.limits import WireLimits
+from edged.serving import descriptors
 from edged.serving.keyring import ServerKey
 from edged.serving.outbox import Envelope, Outbox
 from edged.serving.peer import Peer, peer_of, socket_type
@@ -36,6 +34,7 @@ SEND_HWM = 64  # messages libzmq may hold per client beside the outbox
 FLUSH_S = 0.01  # how soon a client that did not take a message is tried again, at first…
 MAX_FLUSH_S = 0.16  # …and after it took nothing many times
 DOMAIN = b"edged"  # of ZAP: who may come in by a key is asked there
+UNTOLD = 1001  # connections that libzmq takes and gives back before it waits for its events to be read
 MAX_ENVELOPE = 3  # routing id, correlation and delimiter
 _EVENT = struct.Struct("=hi")
 SOCKET_MODE = 0o660
@@ -65,7 +64,10 @@ Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
 
 
 class Door:
-    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`."""
+    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`.
+
+    It is one of so many `doors`, which share the descriptors that are free when it opens.
+    """
 
     def __init__(
         self,
@@ -75,12 +77,11 @@ class Door:
         on_request: Handler,
         on_gone: Callable[[Client], None],
         on_slow: Callable[[Client, Envelope], None],
-        on_accept: Callable[[], None] = lambda: None,
         server_key: ServerKey | None = None,
+        doors: int = 1,
     ) -> None:
-        self.limits = limits
+        self.limits, self._doors = limits, doors
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
-        self._on_accept = on_accept
         self._socket = context.socket(zmq.ROUTER)
         for option, value in {
             zmq.ROUTER_MANDATORY: 1,
@@ -96,7 +97,7 @@ class Door:
         if server_key is not None:
             _ask_for_keys(self._socket, server_key)
         # not the HANDSHAKE_FAILED events: their value is an errno, not a descriptor, and DISCONNECTED follows each
-        self._monitor = self._socket.get_monitor_socket(zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
+        self._monitor = _monitor(context, self._socket, zmq.EVENT_ACCEPTED | zmq.EVENT_DISCONNECTED)
         self._open: dict[int, None] = {}  # descriptors, oldest first
         self._clients: dict[bytes, Client] = {}
         self._by_fd: dict[int, Client] = {}
@@ -116,9 +117,10 @@ class Door:
         if listening is not None:
             self._socket.setsockopt(zmq.USE_FD, listening)
         self._endpoint = endpoint
-        self._spare_fds = resource.getrlimit(resource.RLIMIT_NOFILE)[0] - len(os.listdir("/proc/self/fd"))
+        self._spare_fds = (descriptors.limit() - descriptors.open_count()) // self._doors
         self._socket.bind(endpoint)
         path = socket_path(endpoint)
+        self._path = str(path) if path is not None else None
         if path is not None:
             os.chmod(path, SOCKET_MODE)
         self._pump = Pump(self._socket, self._receive, MAX_ENVELOPE + 1 + self.limits.max_frames)
@@ -127,6 +129,7 @@ class Door:
     def close(self) -> None:
         """Stop reading, give what was sent half a second to leave, take the socket file away."""
         self._pump.close()
+        self._monitor_pump.drain_all()  # libzmq waits while it cannot tell what it has to tell
         self._monitor_pump.close()
         if self._flush_timer:
             self._flush_timer.cancel()
@@ -140,6 +143,11 @@ class Door:
     @property
     def connections(self) -> int:
         return len(self._open)
+
+    @property
+    def news_fd(self) -> int:
+        """Readable while connections have come or gone that are not counted yet."""
+        return int(self._monitor.getsockopt(zmq.FD))
 
     @property
     def blocked_clients(self) -> int:
@@ -162,19 +170,24 @@ class Door:
                 self._slow(client, envelope)
         self._pump.kick()
 
+    # ---- cuts: the guard's thread may call these; that a connection is gone the monitor tells the event loop
+
     def cut_silent(self) -> int:
         """Cut every connection that has not sent one whole message; how many."""
-        silent = [fd for fd in self._open if fd not in self._by_fd]
-        for fd in silent:
-            self._hang_up(fd)
-        return len(silent)
+        return self._hang_up_all([fd for fd in self._open.copy() if fd not in self._by_fd])
+
+    def cut_flooding(self, unread_bytes: int) -> int:
+        """Cut every connection with as much waiting in the kernel for libzmq to read it, or more; how many."""
+        return self._hang_up_all([fd for fd in self._open.copy() if descriptors.unread_bytes(fd) >= unread_bytes])
 
     def cut_clients(self, spare: Callable[[Client], bool]) -> int:
         """Cut every client but those to spare; how many."""
-        unlucky = [client for client in self._by_fd.values() if not spare(client)]
-        for client in unlucky:
-            self._hang_up(client.fd)
-        return len(unlucky)
+        return self._hang_up_all([fd for fd, client in self._by_fd.copy().items() if not spare(client)])
+
+    def _hang_up_all(self, fds: list[int]) -> int:
+        for fd in fds:
+            descriptors.hang_up(fd, self._path)
+        return len(fds)
 
     def hang_up_keys(self, names: set[str]) -> None:
         """Cut the connections of these keys: they were taken away."""
@@ -259,7 +272,6 @@ class Door:
         if event == zmq.EVENT_ACCEPTED:
             self._open.pop(fd, None)
             self._open[fd] = None
-            self._on_accept()
             if len(self._open) > self._most_connections():
                 self._cut_one_too_many(self._least_needed(fd))
         else:
@@ -283,9 +295,9 @@ class Door:
     def _most_connections(self) -> int:
         """Room beyond `max_clients` for those that are told `busy`, and for the silent.
 
-        Far below the descriptors there are: libzmq takes connections while this process looks elsewhere.
+        Half of the descriptors that those leave which libzmq may take while nobody reads what it tells.
         """
-        return max(1, min(2 * self.limits.max_clients + 64, self._spare_fds // 4))
+        return max(1, min(2 * self.limits.max_clients + 64, (self._spare_fds - UNTOLD) // 2))
 
     def _least_needed(self, newest: int) -> int:
         """The oldest connection that has not asked anything yet, else the newest.
@@ -303,15 +315,21 @@ class Door:
     def _hang_up(self, fd: int) -> None:
         """Cut one connection; its client's library connects again later. To unbind instead would cut all of them.
 
-        libzmq aborts the process when descriptors run out, so this must happen well before. The descriptor is
-        libzmq's: it is looked at before it is used, as it might have been closed and given to something else.
+        libzmq aborts the process when descriptors run out, so this must happen well before.
         """
         self._open.pop(fd, None)  # its DISCONNECTED event is on the way, and more connections may come before it
-        with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-            path = socket_path(self._endpoint)
-            ours = connection.getsockname() == str(path) if path is not None else connection.family != socket.AF_UNIX
-            if ours:
-                connection.shutdown(socket.SHUT_RDWR)
+        descriptors.hang_up(fd, self._path)
+
+
+def _monitor(context: zmq.Context[zmq.Socket[bytes]], socket: zmq.Socket[bytes], events: int) -> zmq.Socket[bytes]:
+    """Where libzmq tells of these events. It waits when `UNTOLD` of them are unread, and accepts nobody meanwhile."""
+    address = f"inproc://monitor-{id(socket)}"
+    socket.monitor(address, events)
+    monitor = context.socket(zmq.PAIR)
+    monitor.setsockopt(zmq.RCVHWM, UNTOLD - 1000)  # beside those of libzmq's own end
+    monitor.setsockopt(zmq.LINGER, 0)
+    monitor.connect(address)
+    return monitor
 
 
 def _ask_for_keys(socket: zmq.Socket[bytes], key: ServerKey) -> None:

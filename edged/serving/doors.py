@@ -19,7 +19,7 @@ from edged.serving.zap import Zap
 
 
 class Doors:
-    """Each door has the ceilings of `limits` for itself."""
+    """Each door has the ceilings of `limits` for itself; `expected` ones share the descriptors."""
 
     def __init__(
         self,
@@ -29,11 +29,12 @@ class Doors:
         on_request: Handler,
         on_gone: Callable[[Client], None],
         on_slow: Callable[[Client, Envelope], None],
+        expected: int = 1,
     ) -> None:
         self._context, self._limits = context, limits
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
         self._doors: list[Door] = []
-        self.on_accept: Callable[[], None] = lambda: None  # somebody has connected
+        self._expected = expected
         self._zap: Zap | None = None
 
     def open(self, endpoint: str, keyring: Keyring | None = None, listening: int | None = None) -> None:
@@ -51,8 +52,8 @@ class Doors:
             on_request=self._on_request,
             on_gone=self._on_gone,
             on_slow=self._on_slow,
-            on_accept=lambda: self.on_accept(),
             server_key=keyring.server if keyring is not None else None,
+            doors=self._expected,
         )
         try:
             door.open(endpoint, listening)
@@ -89,9 +90,18 @@ class Doors:
     def blocked_clients(self) -> int:
         return sum(door.blocked_clients for door in self._doors)
 
+    @property
+    def news_fds(self) -> list[int]:
+        """Readable while connections have come or gone that are not counted yet."""
+        return [door.news_fd for door in self._doors]
+
     def cut_silent(self) -> int:
         """Cut every connection that has not sent one whole message; how many."""
         return sum(door.cut_silent() for door in self._doors)
+
+    def cut_flooding(self, unread_bytes: int) -> int:
+        """Cut every connection with as much waiting in the kernel for libzmq to read it, or more; how many."""
+        return sum(door.cut_flooding(unread_bytes) for door in self._doors)
 
     def cut_clients(self, spare: Callable[[Client], bool]) -> int:
         """Cut every client but those to spare; how many."""

@@ -53,10 +53,16 @@ class Router:
         describe: Callable[[Router], dict[str, Any]],
         version: str,
         gate: Gate,
+        doors: int = 1,
     ) -> None:
         self.limits = limits
         self.door = Doors(
-            context, limits, on_request=self._request, on_gone=self._client_gone, on_slow=self._client_slow
+            context,
+            limits,
+            on_request=self._request,
+            on_gone=self._client_gone,
+            on_slow=self._client_slow,
+            expected=doors,
         )
         self.streams = Streams(limits)
         self.quarantine = Quarantine()

@@ -1,13 +1,15 @@
-"""`python -m tests.fault.door_attacks --only multipart,half-open`: clients that mean harm, at the front's own door.
+"""`python -m tests.fault.door_attacks --only multipart --hogs 4`: clients that mean harm, at the front's own door.
 
 Each attack runs against a fresh daemon, which must live, keep its memory, serve again within a second, and give back
-its descriptors. Clients that do not read or vanish have their own commands (slow_readers, vanishing_clients).
+its descriptors; `--hogs` keeps the processors busy beside it. Clients that do not read or vanish have their own
+commands (slow_readers, vanishing_clients).
 """
 
 from __future__ import annotations
 
 import contextlib
 import socket
+import subprocess
 import sys
 import threading
 import time
@@ -17,6 +19,7 @@ from typing import Any
 
 import zmq
 
+from edged.daemon import LEAST_DESCRIPTORS
 from tests.fault.fuzz_zmtp import FRAMES, GREETING, ready
 from tests.fault.report import finish, many_descriptors, parser
 from tests.integration.raw import Daemon, Peer, descriptors, rss_bytes, until
@@ -104,6 +107,39 @@ def half_open(daemon: Daemon, count: int, seconds: float) -> dict[str, Any]:
     return figures
 
 
+CONNECTS = """
+import socket, sys, time
+end_s, held, count = time.monotonic() + float(sys.argv[2]), [], 0
+while time.monotonic() < end_s:
+    raw = socket.socket(socket.AF_UNIX)
+    raw.settimeout(1)
+    try:
+        raw.connect(sys.argv[1])
+    except OSError:
+        continue
+    held.append(raw)
+    count += 1
+    if len(held) > 900:
+        for raw in held:
+            raw.close()
+        held.clear()
+print(count)
+"""
+
+
+def connects(daemon: Daemon, count: int, seconds: float) -> dict[str, Any]:
+    """`count` processes that connect as fast as they can, hold what they got, and let go of it now and then."""
+    command = [sys.executable, "-c", CONNECTS, str(daemon.socket), str(seconds)]
+    floods = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
+    most = 0
+    while any(flood.poll() is None for flood in floods):
+        with contextlib.suppress(OSError):
+            most = max(most, len(descriptors(daemon.pid)))
+        time.sleep(0.01)
+    made = sum(int(flood.communicate()[0]) for flood in floods)
+    return {"processes": count, "connects": made, "descriptors_at_peak": most}
+
+
 def duplicate_ids(daemon: Daemon, count: int, seconds: float) -> dict[str, Any]:
     """`count` impostors under the routing id of a client with a stream; none may see a byte of it."""
     with Peer(daemon.endpoint, ROUTING_ID=b"honest") as honest:
@@ -125,16 +161,15 @@ ATTACKS: dict[str, tuple[Callable[[Daemon, int, float], dict[str, Any]], int, in
     # name: what, how many, how many MB the front may grow
     "multipart": (endless_multipart, 6, FRONT_MB),
     "half-open": (half_open, 8000, 64),
-    "descriptors": (half_open, 8000, 64),
+    "descriptors": (connects, 4, 64),
     "duplicates": (duplicate_ids, 100, 32),
 }
-DESCRIPTORS = 4096  # all that a daemon has in the attack of that name
 
 
 def attack(name: str, share: float, seconds: float, failures: list[str]) -> dict[str, Any]:
     """One attack on a fresh daemon; what was seen."""
     what, count, growth_mb = ATTACKS[name]
-    limit = ["prlimit", f"--nofile={DESCRIPTORS}"] if name == "descriptors" else []
+    limit = ["prlimit", f"--nofile={LEAST_DESCRIPTORS}"] if name == "descriptors" else []
     with Daemon(ignore_eos=True, under=limit) as daemon:
         daemon.engine_pid()
         opened = len(descriptors(daemon.pid))
@@ -144,6 +179,9 @@ def attack(name: str, share: float, seconds: float, failures: list[str]) -> dict
             except (AssertionError, OSError) as error:
                 failures.append(f"{name}: {error}")
                 seen = {}
+        fds_at_peak = seen.get("descriptors_at_peak", 0)
+        if name == "descriptors" and fds_at_peak > LEAST_DESCRIPTORS - 32:
+            failures.append(f"{name}: {fds_at_peak} of {LEAST_DESCRIPTORS} descriptors were open")
         again_s = _serving_again_s(daemon, failures, name)
         grown_mb = (watch.peak_bytes - (0 if name == "multipart" else watch.before_bytes)) >> 20
         if grown_mb > growth_mb:
@@ -174,15 +212,29 @@ def _serving_again_s(daemon: Daemon, failures: list[str], name: str) -> float | 
     return took_s
 
 
+@contextlib.contextmanager
+def hogs(count: int) -> Iterator[None]:
+    """A machine that is busy with something else."""
+    running = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
+    try:
+        yield
+    finally:
+        for hog in running:
+            hog.kill()
+            hog.wait()
+
+
 def main() -> int:
     arguments = parser(__doc__ or "", seconds=60)
     arguments.add_argument("--only", default=",".join(ATTACKS), help="attacks, with commas between")
     arguments.add_argument("--count", type=float, default=100, help="per cent of each attack's own number")
+    arguments.add_argument("--hogs", type=int, default=0, help="processes that only use up processor time")
     given = arguments.parse_args()
     many_descriptors()
     started_s, failures = time.monotonic(), list[str]()
-    seen = {name: attack(name, given.count / 100, given.seconds, failures) for name in given.only.split(",")}
-    return finish("door_attacks", started_s, failures, attacks=seen)
+    with hogs(given.hogs):
+        seen = {name: attack(name, given.count / 100, given.seconds, failures) for name in given.only.split(",")}
+    return finish("door_attacks", started_s, failures, hogs=given.hogs, attacks=seen)
 
 
 if __name__ == "__main__":

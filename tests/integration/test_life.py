@@ -207,3 +207,11 @@ def test_answers_are_whole_after_all_that(endless: Daemon) -> None:
         assert events[-1]["usage"]["completion_tokens"] == 30
         assert text_of(events)
         assert endless.model()["engine"]["book_errors"] == 0
+
+
+def test_too_few_descriptors_are_refused_in_one_line() -> None:
+    with Daemon(under=["prlimit", "--nofile=512:512"]) as daemon:
+        assert daemon.process.wait(60) == 1
+        line = daemon.log().strip()
+        assert line.startswith("edged: the hard limit of open files is 512; edged needs 1280")
+        assert "\n" not in line

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import socket
+import subprocess
+import sys
 import tempfile
 from collections.abc import AsyncIterator, Callable, Sequence
 from pathlib import Path
@@ -15,8 +18,25 @@ import pytest
 import zmq
 
 from edged.protocol.limits import WireLimits
-from edged.serving.door import Client, Door
+from edged.serving import descriptors
+from edged.serving.door import UNTOLD, Client, Door
 from edged.serving.outbox import Envelope
+
+FLOOD = """
+import resource, socket, sys, time
+resource.setrlimit(resource.RLIMIT_NOFILE, (resource.getrlimit(resource.RLIMIT_NOFILE)[1],) * 2)
+held = []
+for _ in range(int(sys.argv[2])):
+    held.append(socket.socket(socket.AF_UNIX))
+    held[-1].settimeout(0.5)
+    try:
+        held[-1].connect(sys.argv[1])
+    except OSError:
+        break
+time.sleep(0.2)
+print("all connected or waiting", flush=True)
+time.sleep(60)
+"""
 
 
 class Hall:
@@ -188,3 +208,31 @@ async def test_only_so_many_clients_are_welcome(hall: Hall) -> None:
     await hall.until(lambda: len(hall.requests) == 11)
     welcome = {client.fd for client, _, _ in hall.requests[6:] if client.welcome}
     assert len(welcome) == 4
+
+
+def test_libzmq_takes_no_more_connections_than_are_told_while_nobody_reads(tmp_path: Path) -> None:
+    """The fact that the ceiling on connections rests on: libzmq aborts the process when descriptors run out."""
+
+    def begin(path: Path) -> subprocess.Popen[bytes]:
+        return subprocess.Popen([sys.executable, "-c", FLOOD, str(path), "2500"], stdout=subprocess.PIPE)
+
+    async def run() -> None:
+        hall = Hall(str(tmp_path), max_clients=100_000)
+        before = descriptors.open_count()
+        flood = begin(hall.path)
+        assert flood.stdout is not None
+        flood.stdout.readline()  # the loop stands still meanwhile
+        taken = descriptors.open_count() - before
+        assert UNTOLD - 10 <= taken <= UNTOLD + 10
+        await hall.until(lambda: hall.door.connections > taken + 200)  # it goes on when they are read
+        flood.kill()
+        flood.communicate()
+        await hall.until(lambda: hall.door.connections == 0)
+        hall.close()
+
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    try:
+        asyncio.run(run())
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

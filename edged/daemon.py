@@ -26,7 +26,7 @@ from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.access import make_access
 from edged.serving.allocator import give_large_back_at_once
 from edged.serving.audit import Audit
-from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.engine_link import EngineLink, State
 from edged.serving.engines import Engines
 from edged.serving.gate import Gate
 from edged.serving.guard import Guard
@@ -34,6 +34,7 @@ from edged.serving.keyring import Keyring
 from edged.serving.loader import LoadPolicy
 from edged.serving.place import only_daemon
 from edged.serving.router import Router
+from edged.serving.stuck import HangRule
 from edged.shelf import Shelf
 from edged.status import describe
 from edged.store.models import FoundModel, find_model

@@ -1,6 +1,6 @@
 """The front's end of one engine: keeps a process running for one model, passes messages, notices death and hangs.
 
-Owns the engine process and the private socket. States: loading → ready → (lost → loading)…; failed while the model
+Owns the engine process and its channel. States: loading → ready → (lost → loading)…; failed while the model
 cannot be loaded (tried again with back-off); unloaded when nobody needed it for a while (a request brings it back).
 What a message means to a client is the router's business.
 """
@@ -11,10 +11,8 @@ import asyncio
 import contextlib
 import enum
 import logging
-import shutil
 import time
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +22,14 @@ from edged.errors import Busy, Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.pulse import NO_REQUEST, Beat
 from edged.protocol.shared_ledger import Row, SharedLedger
-from edged.serving.engine_process import EngineProcess, Exit, private_directory
-from edged.serving.pump import Pump
+from edged.serving.engine_channel import EngineChannel
+from edged.serving.engine_process import EngineProcess, Exit
 from edged.serving.recovery import Recovery
+from edged.serving.stuck import HangRule, Verdict, Watch
 from edged.serving.tally import Tally
 
 log = logging.getLogger(__name__)
 
-QUEUE_HWM = 65536  # small private messages; the front's own ceilings are far lower
 WATCH_S = 0.25
 IDLE_WATCH_S = 1.0  # nobody waits for this engine
 FIRST_BACKOFF_S = 0.1
@@ -40,11 +38,9 @@ MAX_BACKOFF_FAILED_S = 60.0
 STEADY_S = 30.0  # an engine that served this long starts the back-off anew
 BLAMED_AFTER = 3  # early ends in a row; one or two may be the doing of an input, which is quarantined then
 GOODBYE_S = 5.0
-START_ALLOWED_S = 60.0  # Python and its imports from a cold SD card, until the engine's first beat
 END_ALLOWED_S = 30.0  # a killed process gives its memory back first; one that waits for a device may never end
 RESTART_ALLOWED_S = 30.0  # beyond the back-off
 WATCH_ALLOWED_S = 30.0
-LATE = -1  # in place of a beat's number
 
 
 class State(enum.Enum):
@@ -54,14 +50,6 @@ class State(enum.Enum):
     FAILED = "failed"
     UNLOADED = "unloaded"
     STOPPED = "stopped"
-
-
-@dataclass(frozen=True, slots=True)
-class HangRule:
-    """A native call hangs when it lasts `factor` times what it announced, and at least `floor_s`."""
-
-    factor: float
-    floor_s: float
 
 
 class EngineLink:
@@ -90,28 +78,23 @@ class EngineLink:
         self.stats: dict[str, Any] = {}
         self.restarts = 0
         self.last_end = ""
-        self._context, self._options, self._hang = context, options, hang
+        self._options = options
+        self._channel = EngineChannel(context, beside, self._heard)
+        self._stuck = Watch(hang, float(options["load_timeout_s"]), WATCH_S / 2)
         self._on_message, self._on_lost, self._on_change = on_message, on_lost, on_change
-        self._beside = beside
         self._ledger, self._row = ledger, -1
         self._provider = ""
         self._early_ends = 0  # in a row, of engines that had not served for STEADY_S
         self.idle_s = idle_s
         self.used_s = 0.0
-        self._directory: Path | None = None
         self._process: EngineProcess | None = None
-        self._socket: zmq.Socket[bytes] | None = None
-        self._pump: Pump | None = None
         self.held: dict[int, wire.Start] = {}  # not handed to the engine yet
         self.live: set[int] = set()  # submitted and not answered, held ones included
         self._drained = asyncio.Event()
         self.tally = Tally()
         self.stays = False  # not unloaded, however idle: it is being tested
         self._backoff_s = FIRST_BACKOFF_S
-        self._spawned = 0
         self._ready_s = 0.0
-        self._suspicion: tuple[int, float] | None = None
-        self._load_by_s: float | None = None  # from the engine's first beat to its first answer
         self._why_killed = ""
         self._recovery = Recovery(time.monotonic)
         self._timers: list[asyncio.TimerHandle] = []
@@ -126,7 +109,7 @@ class EngineLink:
 
     def load(self) -> None:
         """Start an engine that is not in memory; its process before must be gone. Returns at once."""
-        if not self._spawned:
+        if not self.starts:
             self.start()
         elif self.state is State.UNLOADED and self._process is None:
             self._spawn()
@@ -135,7 +118,7 @@ class EngineLink:
         """Give the model's memory back, until `load` or a request; nothing may be live. `gone` waits for it."""
         assert not self.live, "requests would be lost"
         if self.state is State.READY:
-            self._send(wire.Quit())
+            self._channel.send(wire.Quit())
         elif self._process is not None:
             self._process.kill()
         self._recovery.kept()
@@ -145,7 +128,7 @@ class EngineLink:
         """Hand a request to the engine, or hold it while one is loading. Raises Unavailable or Busy."""
         self.used_s = time.monotonic()
         if self.state is State.READY:
-            self._send(start)
+            self._channel.send(start)
         elif self.state in (State.LOADING, State.LOST):
             self.held[start.rid] = start
         elif self.state is State.UNLOADED:
@@ -165,7 +148,7 @@ class EngineLink:
             self._over(rid)
         if self.state is State.READY:
             with contextlib.suppress(Busy):  # it does not read: nobody waits for this request's words any more
-                self._send(wire.Stop(rid, reason))
+                self._channel.send(wire.Stop(rid, reason))
         return False
 
     def unavailable(self) -> Unavailable:
@@ -201,7 +184,7 @@ class EngineLink:
     @property
     def starts(self) -> int:
         """How many engine processes were started so far."""
-        return self._spawned
+        return self._channel.opened
 
     @property
     def promised_bytes(self) -> int:
@@ -232,7 +215,7 @@ class EngineLink:
             timer.cancel()
         if self._process is not None:
             if previous is State.READY:
-                self._send(wire.Quit())
+                self._channel.send(wire.Quit())
             else:
                 self._process.kill()
             try:
@@ -241,8 +224,7 @@ class EngineLink:
                 if self._process is not None:
                     self._process.kill()
                     await self.gone()
-        if self._directory is not None:
-            shutil.rmtree(self._directory, ignore_errors=True)
+        self._channel.remove()
 
     async def gone(self) -> None:
         """Return when there is no process."""
@@ -253,16 +235,16 @@ class EngineLink:
     # ---- life of the process
 
     def _spawn(self) -> None:
-        if self.state is State.STOPPED and self._spawned:
+        if self.state is State.STOPPED and self.starts:
             return
-        self._suspicion = self._load_by_s = None
+        self._stuck.begin()
         self._why_killed = ""
         self._recovery.kept()
         self._set(State.LOADING, "the engine is starting")
         try:
-            self._process = self._start_process(self._open_channel())
+            self._process = self._start_process(self._channel.open())
         except (OSError, zmq.ZMQError) as error:  # no memory, descriptors or processes left: later there may be
-            self._close_channel()
+            self._channel.close()
             log.error("engine cannot be started model=%s: %s", self.name, error)
             self._set(State.FAILED, f"the engine cannot be started: {error.strerror}")
             self._refuse_held()
@@ -290,27 +272,6 @@ class EngineLink:
         self._early_ends = 0
         return {"blamed_provider": self._provider, "blamed_reason": reason}
 
-    def _open_channel(self) -> str:
-        """A fresh private socket, so that nothing meant for an engine that died reaches the next; its endpoint."""
-        if self._directory is None or not self._directory.is_dir():  # a cleaner of /tmp may have taken it
-            self._directory = private_directory(self._beside)
-        self._spawned += 1
-        endpoint = f"ipc://{self._directory}/{self._spawned}"
-        self._socket = self._context.socket(zmq.PAIR)
-        self._socket.setsockopt(zmq.SNDHWM, QUEUE_HWM)
-        self._socket.setsockopt(zmq.RCVHWM, QUEUE_HWM)
-        self._socket.setsockopt(zmq.LINGER, 0)
-        self._socket.bind(endpoint)
-        self._pump = Pump(self._socket, self._receive)
-        return endpoint
-
-    def _close_channel(self) -> None:
-        if self._pump is not None:
-            self._pump.close()
-        if self._socket is not None:
-            self._socket.close()
-        self._pump = self._socket = None
-
     def _set(self, state: State, reason: str) -> None:
         self.state, self.reason = state, reason
         self.changed.set()
@@ -322,26 +283,16 @@ class EngineLink:
         if not self.live:
             self._drained.set()
 
-    def _send(self, message: wire.ToEngine) -> None:
-        assert self._socket is not None
-        assert self._pump is not None
-        try:
-            self._socket.send_multipart(wire.encode(message), zmq.NOBLOCK)
-        except zmq.Again:
-            raise Busy("the engine's queue is full", retry_after_ms=1000) from None
-        self._pump.kick()
-
-    def _receive(self, frames: Sequence[zmq.Frame]) -> None:
-        message = wire.decode([frame.buffer for frame in frames])
+    def _heard(self, message: wire.ToFront) -> None:
         if isinstance(message, wire.Ready):
             self.info = message.info
             self._ready_s = self.used_s = time.monotonic()
-            self._load_by_s = float("inf")
+            self._stuck.loaded()
             self._set(State.READY, "")
             log.info("model ready model=%s load_s=%.2f", self.name, message.info.get("load_s", 0.0))
             held, self.held = self.held, {}
             for start in held.values():
-                self._send(start)
+                self._channel.send(start)
         elif isinstance(message, wire.Loading):
             self._provider = message.provider or self._provider
             if self.state is State.LOADING:
@@ -350,25 +301,24 @@ class EngineLink:
             reason = f"{message.file}: {message.reason}" if message.file else message.reason
             log.error("model cannot be loaded model=%s reason=%r", self.name, message.detail)
             self._set(State.FAILED, reason)
-            self._send(wire.Quit())  # it waits for this, so that the reason cannot be lost with it
+            self._channel.send(wire.Quit())  # it waits for this, so that the reason cannot be lost with it
         elif isinstance(message, wire.Stats):
             self.stats = message.values
             return
         elif isinstance(message, wire.Done | wire.Result | wire.Failed):
             self.tally.note(message)
             self._over(message.rid)
-        self._on_message(message)  # type: ignore[arg-type]
+        self._on_message(message)
 
     def _ended(self, exit_: Exit) -> None:
         process, self._process = self._process, None
         assert process is not None
-        assert self._pump is not None
-        self._pump.drain_all()  # what it said before it died still counts
+        self._channel.read_rest()
         beat = process.pulse.read()
         process.close()
         if self._ledger is not None:
             self._ledger.clear(self._row)
-        self._close_channel()
+        self._channel.close()
         self._recovery.kept()
         self.stats = {}
         self.last_end = self._why_killed or exit_.describe()
@@ -431,23 +381,12 @@ class EngineLink:
             self.unload("not needed for a while; a request loads it again")
 
     def _watch(self) -> None:
-        """Judge a hang by what the engine itself announced; two looks must agree, so that our own pause is not one."""
         process = self._process
         if process is not None:
             beat = process.pulse.read()
-            if not beat.sequence:  # it has not said anything yet
-                beat = Beat(0, NO_REQUEST, process.started_s, START_ALLOWED_S / self._hang.factor)
-            elif self._load_by_s is None:
-                self._load_by_s = beat.started_s + float(self._options["load_timeout_s"])
-            overdue = beat.overdue(time.monotonic(), factor=self._hang.factor, floor_s=self._hang.floor_s)
-            late = self._load_by_s is not None and time.monotonic() > self._load_by_s
-            seen = LATE if late else beat.sequence
-            if not overdue and not late:
-                self._suspicion = None
-            elif self._suspicion is None or self._suspicion[0] != seen:
-                self._suspicion = (seen, time.monotonic())
-            elif time.monotonic() - self._suspicion[1] > WATCH_S / 2:
-                self._kill_stuck(process, beat, late=late)
+            verdict = self._stuck.judge(beat, process.started_s, time.monotonic())
+            if verdict is not Verdict.FINE:
+                self._kill_stuck(process, beat, late=verdict is Verdict.LATE)
         self._mind_idle()
         self._recovery.watched(WATCH_ALLOWED_S)
         idle = self.state is State.READY and not self.live

@@ -21,8 +21,9 @@ from edged.hardware.budget import Reserve
 from edged.protocol import engine as wire
 from edged.protocol.messages import parse_request
 from edged.protocol.shared_ledger import SharedLedger
-from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.engine_link import EngineLink, State
 from edged.serving.engines import Engines
+from edged.serving.stuck import HangRule
 from edged.shelf import Shelf
 from edged.store.models import FoundModel
 from tests.integration.raw import PATIENCE_S, nano_folder, running

@@ -16,7 +16,8 @@ from edged.daemon import engine_options
 from edged.errors import Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.messages import parse_request
-from edged.serving.engine_link import EngineLink, HangRule, State
+from edged.serving.engine_link import EngineLink, State
+from edged.serving.stuck import HangRule
 from edged.store.models import FoundModel
 from edged.update.bundle import Golden
 from edged.update.health import Answer, Vitals

@@ -26,6 +26,8 @@ class FrontLink:
         self._socket.setsockopt(zmq.RCVHWM, HWM)
         self._socket.setsockopt(zmq.LINGER, 1000)
         self._socket.connect(endpoint)
+        self._poller = zmq.Poller()
+        self._poller.register(self._socket, zmq.POLLIN)
         self._unsent: deque[wire.ToFront] = deque()
 
     def send(self, message: wire.ToFront) -> None:
@@ -41,8 +43,12 @@ class FrontLink:
         """All messages that are there; waits up to `timeout_s` for the first."""
         while self._unsent and self._try(self._unsent[0]):
             self._unsent.popleft()
-        if timeout_s and not self._socket.poll(int(timeout_s * 1000)):
-            return []
+        messages = self._take()
+        if not messages and timeout_s and self._poller.poll(int(timeout_s * 1000)):
+            messages = self._take()
+        return messages
+
+    def _take(self) -> list[wire.ToEngine]:
         messages: list[wire.ToEngine] = []
         while True:
             try:

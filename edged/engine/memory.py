@@ -73,6 +73,7 @@ class EngineMemory:
         self._card: DevicePool | None = None
         self._read_cards = read_cards
         self._on_card = False
+        self._summed: tuple[Any, MemoryBudget] | None = None  # the last sum, and what went into it
         self.kv_held: Callable[[], int] = lambda: 0
         self.pressure = PressureLevel.NONE
 
@@ -158,16 +159,23 @@ class EngineMemory:
     def _sum(self, weights: Weights) -> MemoryBudget:
         assert self._reading is not None
         ceiling_bytes = self._policy.kv_ceiling_bytes
-        return kv_budget(
-            self._reading,
-            weights=weights,
-            held_bytes=self._held_bytes,
-            activation_bytes=self._activation_bytes,
-            others_bytes=self.neighbours.untouched_bytes(),
-            reserve=self._reserve,
-            kv_ceiling_bytes=max(0, ceiling_bytes - self.neighbours.kv_bytes()) if ceiling_bytes else None,
-            device=self._card,
-        )
+        others_bytes = self.neighbours.untouched_bytes()
+        free_ceiling_bytes = max(0, ceiling_bytes - self.neighbours.kv_bytes()) if ceiling_bytes else None
+        held_bytes, activation_bytes = self._held_bytes, self._activation_bytes
+        terms = (self._reading, weights, held_bytes, activation_bytes, others_bytes, free_ceiling_bytes, self._card)
+        if self._summed is None or self._summed[0] != terms:  # asked for each request, and seldom another one
+            budget = kv_budget(
+                self._reading,
+                weights=weights,
+                held_bytes=held_bytes,
+                activation_bytes=activation_bytes,
+                others_bytes=others_bytes,
+                reserve=self._reserve,
+                kv_ceiling_bytes=free_ceiling_bytes,
+                device=self._card,
+            )
+            self._summed = terms, budget
+        return self._summed[1]
 
     def to_map(self) -> dict[str, Any]:
         """The sum as status shows it."""

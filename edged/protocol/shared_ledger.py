@@ -56,6 +56,7 @@ class SharedLedger:
     def __init__(self, fd: int) -> None:
         self.fd = fd
         self._memory = mmap.mmap(fd, SIZE)
+        self._seen, self._used = b"", list[tuple[int, Row]]()  # the rows in use, and the bytes that they were read from
 
     @staticmethod
     def create() -> SharedLedger:
@@ -78,8 +79,11 @@ class SharedLedger:
 
     def rows(self, *, but: int | None = None) -> list[Row]:
         """All rows in use, without row `but`."""
-        found = enumerate(_ROW.iter_unpack(self._memory[: MAX_ROWS * _ROW.size]))
-        return [_row(values) for number, values in found if values[0] and number != but]
+        now = self._memory[: MAX_ROWS * _ROW.size]
+        if now != self._seen:
+            found = enumerate(_ROW.iter_unpack(now))
+            self._seen, self._used = now, [(number, _row(values)) for number, values in found if values[0]]
+        return [row for number, row in self._used if number != but]
 
     def free_row(self) -> int:
         """The number of a row that nobody has. Raises OSError when there is none."""

@@ -64,8 +64,12 @@ def decode_lean(
     *,
     deadline_s: float | None = None,
     at_least: tuple[int, int] | None = None,
+    keep_grey: bool = False,
 ) -> Image.Image:
-    """As `decode_image`, for who has read the header before and knows what it will cost."""
+    """As `decode_image`, for who has read the header before and knows what it will cost.
+
+    `keep_grey`: who wants grey in the end gets an 8-bit grey picture (mode "L") as it is, not by way of RGB.
+    """
     check_size(lean, limits)
     ends_s = time.monotonic() + limits.decode_s
     source = _TimedBytes(lean.data, min(ends_s, deadline_s or ends_s))
@@ -79,7 +83,8 @@ def decode_lean(
                 side = max(at_least)  # it may still have to be turned
                 opened.draft(None, (side, side))
             opened.load()
-            picture = _rgb(opened)
+            is_grey = opened.mode == "L" and "transparency" not in opened.info
+            picture = opened if keep_grey and is_grey else _rgb(opened)
             if picture is not opened:
                 opened.close()  # its memory counts until here
             return _upright(picture, lean.orientation)

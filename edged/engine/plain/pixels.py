@@ -1,7 +1,8 @@
-"""An upright RGB image to the tensor a model wants, as its manifest says; and where the model's pixels came from."""
+"""Upright images to the tensor a model wants, as its manifest says; and where the model's pixels came from."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,24 +48,36 @@ def empty_image(spec: ImageInput) -> Image.Image:
     return Image.new("RGB", spec.size)
 
 
-def to_tensor(image: Image.Image, spec: ImageInput, dtype: str) -> tuple[Array, Placement]:
-    """One row (no batch axis) for the model's image input, and where its pixels lie in the image."""
-    if spec.colour == "grey":
+def to_pixels(image: Image.Image, spec: ImageInput) -> tuple[Array, Placement]:
+    """What the model shall see of an RGB or grey image, bytes [height, width, channels], and where that lies in it."""
+    if spec.colour == "grey" and image.mode != "L":
         image = image.convert("L")
     fitted, placement = _fit(image, spec)
-    pixels: Array = np.asarray(fitted)
-    if spec.colour == "grey":
-        pixels = pixels[:, :, None]
-    elif spec.colour == "bgr":
+    pixels = np.frombuffer(fitted.tobytes(), np.uint8).reshape(fitted.height, fitted.width, -1)
+    if spec.colour == "bgr":
         pixels = pixels[:, :, ::-1]
-    if spec.invert == "always" or (spec.invert == "if_background_is_light" and np.median(pixels) > 127):
+    if spec.invert == "always" or (spec.invert == "if_background_is_light" and _is_light(pixels)):
         pixels = 255 - pixels
-    if dtype != "uint8":
-        values = pixels.astype(np.float32) * np.float32(spec.scale)
-        pixels = ((values - np.array(spec.mean, np.float32)) / np.array(spec.std, np.float32)).astype(dtype)
-    if spec.layout == "nchw":
-        pixels = pixels.transpose(2, 0, 1)
     return pixels, placement
+
+
+def to_tensor(rows: Sequence[Array], spec: ImageInput, dtype: str) -> Array:
+    """The model's image input for the pixels of some images together."""
+    pixels = np.stack(rows)
+    if dtype != "uint8":
+        values = pixels.astype(np.float32)
+        values *= np.float32(spec.scale)
+        if any(spec.mean):
+            values -= np.array(spec.mean, np.float32)
+        if any(each != 1 for each in spec.std):
+            values /= np.array(spec.std, np.float32)
+        pixels = values.astype(dtype, copy=False)
+    return np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)) if spec.layout == "nchw" else pixels
+
+
+def _is_light(pixels: Array) -> bool:
+    """More than half of them are."""
+    return int(np.count_nonzero(pixels > 127)) * 2 > pixels.size
 
 
 def _fit(image: Image.Image, spec: ImageInput) -> tuple[Image.Image, Placement]:

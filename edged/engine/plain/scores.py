@@ -32,10 +32,10 @@ def best_classes(
     scores = activated(row.reshape(-1), spec.activation)
     least = spec.threshold if threshold is None else threshold
     order = np.argsort(-scores, kind="stable")[: top_k or spec.top_k]
+    best = order[scores[order] >= least]
     return [
-        {"label": _label(labels, int(index)), "index": int(index), "score": _rounded(scores[index])}
-        for index in order
-        if scores[index] >= least
+        {"label": _label(labels, index), "index": index, "score": _rounded(score)}
+        for index, score in zip(best.tolist(), scores[best].tolist(), strict=True)
     ]
 
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 from edged.engine.images import ImageLimits, Lean, check_size, decode_lean, read_lean, to_png
 from edged.engine.plain.job import Answer, Key, Row
-from edged.engine.plain.pixels import Placement, empty_image, to_tensor
+from edged.engine.plain.pixels import Placement, empty_image, to_pixels, to_tensor
 from edged.engine.plain.scores import best_classes, found_boxes
 from edged.engine.plain.tensors import pack_outputs, read_inputs
 from edged.engine.plain.texts import Texts, normalized, pooled
@@ -50,14 +50,16 @@ class ImageTask:
         return item.decode_bytes
 
     def prepare(self, item: Lean, deadline_s: float | None) -> Row:
-        image = decode_lean(item, self._limits, deadline_s=deadline_s, at_least=self._at_least)
-        pixels, placement = to_tensor(image, self._spec, self._tensor.dtype)
+        keep_grey = self._spec.colour == "grey"
+        image = decode_lean(item, self._limits, deadline_s=deadline_s, at_least=self._at_least, keep_grey=keep_grey)
+        pixels, placement = to_pixels(image, self._spec)
         turned = item.orientation >= 5
         true_size = (item.height, item.width) if turned else (item.width, item.height)
-        return Row(pixels[None], 1, _of_size(placement, true_size))
+        return Row(pixels, 1, _of_size(placement, true_size))
 
     def feeds(self, rows: Sequence[Row], pad_to: int) -> dict[str, Array]:
-        return {self._tensor.name: _filled(np.concatenate([row.value for row in rows]), pad_to)}
+        tensor = to_tensor([row.value for row in rows], self._spec, self._tensor.dtype)
+        return {self._tensor.name: _filled(tensor, pad_to)}
 
     def part(self, row: Row, outputs: Mapping[str, Array]) -> Any:
         return row.context, {name: array[0] for name, array in outputs.items()}

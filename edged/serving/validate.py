@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import zmq
@@ -22,6 +22,9 @@ from edged.protocol.messages import (
     parse_request,
     request_id,
 )
+
+SHOWN = 8  # attachments named in an error
+REFERRING = {"chat": "messages", "infer": "image or inputs"}  # by op: the fields that name attachments
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,10 +55,7 @@ def read_request(
         request = parse_request(message)
         if isinstance(request, Generation):
             _check_generation(request, single_reply=single_reply)
-        if isinstance(request, Chat):
-            _check_attachments(request, len(frames) - 1)
-        if isinstance(request, Infer):
-            _check_sent("image" if request.inputs is None else "inputs", request.frames, len(frames) - 1)
+        _check_attachments(request, len(frames) - 1)
         return request, tuple(bytes(frame.buffer) for frame in frames[1:])
     except RequestError as error:
         return Refused(answer_to, error)
@@ -95,16 +95,33 @@ def _check_generation(request: Generation, *, single_reply: bool) -> None:
         raise InvalidRequest("overflow: only chat has turns that can be dropped")
 
 
-def _check_attachments(request: Chat, attachments: int) -> None:
+def _check_attachments(request: AnyRequest, attachments: int) -> None:
+    """Every frame that is named was sent, and every one that was sent is named."""
+    named: set[int] = set()
+    for where, wanted in _named_frames(request):
+        for frame in wanted:
+            if frame >= attachments:
+                raise InvalidRequest(f"{where}: frame {frame} was not sent ({attachments} were)")
+        named.update(wanted)
+    stray = [str(frame) for frame in range(attachments) if frame not in named]
+    if stray and request.op not in REFERRING:
+        raise InvalidRequest(f"attachments: {request.op} takes none ({attachments} were sent)")
+    if stray:
+        which = ", ".join(stray[:SHOWN]) + (" …" if len(stray) > SHOWN else "")
+        raise InvalidRequest(
+            f"attachments: {REFERRING[request.op]} does not refer to frame {which}; send only what is used"
+        )
+
+
+def _named_frames(request: AnyRequest) -> Iterator[tuple[str, Sequence[int]]]:
+    """The fields that refer to attachments, and to which."""
+    if isinstance(request, Infer):
+        yield ("image" if request.inputs is None else "inputs"), request.frames
+    if not isinstance(request, Chat):
+        return
     for number, message in enumerate(request.messages):
-        if isinstance(message.content, str):
-            continue
-        for part in message.content:
-            wanted = [part.frame] if isinstance(part, ImagePart) else part.frames if isinstance(part, VideoPart) else []
-            _check_sent(f"messages.{number}.content", wanted, attachments)
-
-
-def _check_sent(where: str, wanted: Sequence[int], attachments: int) -> None:
-    for frame in wanted:
-        if frame >= attachments:
-            raise InvalidRequest(f"{where}: frame {frame} was not sent ({attachments} were)")
+        for part in message.content if isinstance(message.content, list) else ():
+            if isinstance(part, ImagePart):
+                yield f"messages.{number}.content", [part.frame]
+            elif isinstance(part, VideoPart):
+                yield f"messages.{number}.content", part.frames

@@ -71,7 +71,8 @@ def mutants(seed: int) -> Iterator[bytes]:
 
 def read_one(data: bytes, limits: WireLimits) -> str:
     """What the front makes of a frame: the op, or the error code. Raises what is a bug."""
-    read = read_request([zmq.Frame(data), zmq.Frame(b"attached")], limits, single_reply=False)
+    attached = [zmq.Frame(b"attached")] if b"frame" in data or b"image" in data else []
+    read = read_request([zmq.Frame(data), *attached], limits, single_reply=False)
     if isinstance(read, Refused):
         error: RequestError = read.error
         assert len(error.message) < 2000

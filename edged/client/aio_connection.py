@@ -152,7 +152,8 @@ class AsyncConnection:
         except zmq.Again:
             return False
         finally:
-            self._read()  # the socket's descriptor is edge-triggered, and sending may have taken the edge
+            if has_message(self._socket):  # the descriptor is edge-triggered, and sending may have taken the edge
+                self._read()
         return True
 
     def _send_and_forget(self, op: str, fields: Mapping[str, Any]) -> None:

@@ -15,6 +15,7 @@ import msgpack  # type: ignore[import-untyped]  # ships no types
 from edged.errors import InvalidRequest
 
 MAX_DEPTH = 16  # maps and lists inside each other, the request map counted
+_SCALARS = frozenset((type(None), bool, int, float, bytes))
 
 
 def pack(message: Mapping[str, Any]) -> bytes:
@@ -81,16 +82,19 @@ def _check(message: dict[str, Any], max_depth: int) -> None:
         path, holder, depth = todo.pop()
         if depth > max_depth:
             raise InvalidRequest(f"{_shown(path)}: nested deeper than {max_depth}")
-        items: Iterable[tuple[str | int, Any]] = holder.items() if isinstance(holder, dict) else enumerate(holder)
-        for key, value in items:
-            if isinstance(key, str) and not _is_unicode(key):
+        items: Iterable[tuple[str | int, Any]] = enumerate(holder)
+        if isinstance(holder, dict):
+            items = holder.items()
+            if not all(map(_is_unicode, holder)):
                 raise InvalidRequest(f"{_shown(path) or 'request'}: a key is not UTF-8")
-            if isinstance(value, str):
+        for key, value in items:
+            kind = type(value)
+            if kind is str:
                 if not _is_unicode(value):
                     raise InvalidRequest(f"{_shown(_inside(path, key))}: text must be UTF-8")
-            elif isinstance(value, (dict, list)):
+            elif kind is dict or kind is list:
                 todo.append((_inside(path, key), value, depth + 1))
-            elif value is not None and not isinstance(value, (bool, int, float, bytes)):
+            elif kind not in _SCALARS:
                 raise InvalidRequest(f"{_shown(_inside(path, key))}: this msgpack type is not used here")
 
 

@@ -36,10 +36,9 @@ class Pump:
         self._look_again()
 
     def kick(self) -> None:
-        """Look for messages soon, whatever the fd says."""
-        if not self._scheduled and not self._closed:
-            self._scheduled = True
-            self._loop.call_soon(self._run)
+        """Take soon what is there, whatever the fd says."""
+        if self._has_message():
+            self._go_on()
 
     def close(self) -> None:
         """Stop reading; the socket stays the caller's."""
@@ -53,8 +52,17 @@ class Pump:
 
     def drain_all(self) -> None:
         """Take every message that is there now, however many."""
-        while self._take_one():
+        while self._has_message() and self._take_one():
             pass
+
+    def _has_message(self) -> bool:
+        """Cheaper than to try; it also arms the fd again."""
+        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+
+    def _go_on(self) -> None:
+        if not self._scheduled:
+            self._scheduled = True
+            self._loop.call_soon(self._run)
 
     def _run(self) -> None:
         self._scheduled = False
@@ -64,7 +72,7 @@ class Pump:
         for _ in range(BURST):
             if not self._take_one():
                 return
-        self.kick()
+        self._go_on()
 
     def _take_one(self) -> bool:
         if self._closed:
@@ -81,5 +89,5 @@ class Pump:
                 self._frames = []
                 self._on_message(frames)
                 return True
-        self.kick()  # its rest in the next turn
+        self._go_on()  # its rest in the next turn
         return False

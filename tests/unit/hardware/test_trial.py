@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import platform
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ from edged.hardware.trial_messages import (
 from edged.hardware.trial_runner import TAIL_BYTES, Limits, Trial, run_measure, run_proof
 from edged.hardware.trial_timing import bearable, time_decode
 from edged.hardware.trial_verdict import Ended, LastWords, Verdict, classify
+from tests.integration.raw import SLOWNESS
 
 pytestmark = pytest.mark.aarch64
 
@@ -52,7 +54,6 @@ def proof(provider: ProviderSpec = CPU, limits: Limits = LIMITS, fault: str = ""
     return run_proof(ProofRequest(provider), limits, fault=fault)
 
 
-@pytest.mark.aarch64
 def test_the_cpu_gives_the_answers_that_were_computed_without_any_runtime() -> None:
     trial = proof()
     assert trial.verdict is Verdict.OK, trial
@@ -69,13 +70,13 @@ def test_half_precision_is_within_tolerance_too() -> None:
     assert 1e-6 < trial.answer.error < 0.01 * trial.answer.scale
 
 
+@pytest.mark.skipif(platform.machine() != "x86_64", reason="made on x86-64: another libm rounds other random numbers")
 def test_the_graph_in_the_package_is_what_its_tool_makes() -> None:
     tool = ROOT / "tools/make_proof_graph.py"
     done = subprocess.run([sys.executable, str(tool), "--check"], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.aarch64
 def test_a_provider_that_leaves_everything_to_the_cpu_is_refused_and_not_believed() -> None:
     trial = proof(AZURE)
     assert trial.verdict is Verdict.REFUSED
@@ -90,7 +91,6 @@ def test_a_provider_that_is_not_in_this_build_is_refused_with_its_name() -> None
     assert "VitisAIExecutionProvider" in trial.reason
 
 
-@pytest.mark.aarch64
 @pytest.mark.usefixtures("faults")
 def test_a_crash_is_named_by_its_signal() -> None:
     trial = proof(fault="crash")
@@ -127,6 +127,7 @@ def test_hoarding_ends_before_the_box_has_nothing_left() -> None:
     assert "left the box without memory" in trial.reason
 
 
+@pytest.mark.skipif(SLOWNESS > 1, reason="an emulator holds no process to RLIMIT_DATA")
 @pytest.mark.usefixtures("faults")
 def test_an_allocation_the_kernel_refuses_is_out_of_memory_not_a_crash() -> None:
     """The hard ceiling behind the watched one: here the watched one is out of reach."""
@@ -160,7 +161,7 @@ def test_native_chatter_neither_blocks_the_child_nor_fills_the_parent() -> None:
 def test_what_the_child_started_ends_with_it() -> None:
     trial = proof(fault="spawn")
     assert trial.verdict is Verdict.CRASHED
-    grandchild = int(trial.output_tail.split("grandchild ")[1])
+    grandchild = int(trial.output_tail.split("grandchild ")[1].split()[0])  # an emulator adds words of its own
     wait_until(lambda: gone(grandchild))
 
 

@@ -14,6 +14,7 @@ import pytest
 
 from edged.store.kv import KvShape
 from edged.store.manifest import read_manifest
+from tests.integration.raw import SLOWNESS
 
 pytestmark = pytest.mark.aarch64
 
@@ -53,7 +54,7 @@ print(json.dumps({"grown": grown, "error": error}))
 def measure(folder: Path, max_length: int, prompt: int = 4) -> tuple[int, str]:
     command = [sys.executable, "-c", MEASURE, str(folder), str(max_length), str(prompt)]
     environment = {**os.environ, "ORT_DISABLE_TELEMETRY": "1"}
-    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120, env=environment)
+    done = subprocess.run(command, check=True, capture_output=True, text=True, timeout=120 * SLOWNESS, env=environment)
     found = json.loads(done.stdout.splitlines()[-1])
     return found["grown"], found["error"]
 

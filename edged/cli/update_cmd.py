@@ -6,6 +6,7 @@ Where a daemon keeps the models it is asked; without one, the same is done on th
 from __future__ import annotations
 
 import json as jsonlib
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -132,15 +133,24 @@ class _daemon:
 
 
 def _keeper() -> str | None:
+    """Where the daemon listens that is to be asked; None: there is none, and the disk is ours to change.
+
+    Who keeps no models, as an admin of the service does not, asks the daemon that every other command would ask.
+    """
     from edged.client import DaemonNotFound
     from edged.client.locate import find_daemon
     from edged.config import load
     from edged.upkeep.claim import claimant
 
+    settings = load()[0]
     try:
-        return claimant(load()[0].state_path)
-    except OSError:  # the service's own directory: who may not look into it may still ask the daemon
-        try:
-            return find_daemon()
-        except DaemonNotFound:
-            return None
+        found = claimant(settings.state_path)
+        is_ours = bool(settings.state_dir) or os.getuid() == 0
+    except OSError:  # the service's own directory, which hides from us
+        found, is_ours = None, False
+    if found or is_ours:
+        return found
+    try:
+        return find_daemon()
+    except DaemonNotFound:
+        return None

@@ -82,7 +82,10 @@ def service_run(config: Path | None) -> int:
     """One run for the timer, or for a wish that the daemon left. Exit status: 75 when another one is at work."""
     settings = load()[0]
     folder = settings.state_path / "update"
-    wanted = wish.take(folder)
+    try:
+        wanted = wish.take(folder)
+    except OSError as error:
+        raise UpdateFailed(f"{folder / wish.FILE}: the request cannot be taken away: {error.strerror}") from error
     try:
         if not read_update_file(config).source:
             typer.echo(f"{NO_SOURCE}; nothing to do", err=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import platform
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -16,9 +17,11 @@ from edged.update.wish import Wish
 def run_settings(
     file: UpdateFile, settings: Settings, *, wish: Wish, by_hand: bool, is_idle: bool | None = None
 ) -> dict[str, Any]:
-    """What the updater process is told, as a map for JSON. Raises ConfigError when no source is set."""
+    """What the updater process is told, as a map for JSON. Raises ConfigError without a source or python-tuf."""
     from edged.store.models import embedded_folder
 
+    if find_spec("tuf") is None:
+        raise ConfigError("updates need one more package: pip install 'edged[update]'")
     if not file.source:
         raise ConfigError(f'no source of updates is set: write `source = "https://..."` into {SYSTEM_FILE}')
     model = wish.model or model_of(file, settings.model)

@@ -255,7 +255,3 @@ def main() -> None:
     except (EdgedError, OwnerError) as error:
         typer.echo(f"edged-fleet: {error}", err=True)
         sys.exit(1)
-
-
-if __name__ == "__main__":
-    main()

@@ -1,20 +1,15 @@
-"""Ed25519 keys of key holders, one PEM file each, encrypted when a passphrase is given. Owns nothing after writing."""
+"""Ed25519 keys of key holders, one PEM file each, encrypted when a passphrase is given. Owns nothing after writing.
+
+`cryptography` is imported when a private key is made or opened: golden prompts are recorded on boxes that have none.
+"""
 
 from __future__ import annotations
 
 import json
 import os
 from pathlib import Path
+from typing import Any
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.serialization import (
-    BestAvailableEncryption,
-    Encoding,
-    KeySerializationEncryption,
-    NoEncryption,
-    PrivateFormat,
-    load_pem_private_key,
-)
 from securesystemslib.signer import CryptoSigner, Key
 
 from edged.errors import OwnerError
@@ -26,9 +21,10 @@ class KeyProblem(OwnerError):
 
 def make_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
     """A new key in a file that only its owner can read. Raises KeyProblem when the file exists already."""
-    private = Ed25519PrivateKey.generate()
-    lock: KeySerializationEncryption = BestAvailableEncryption(passphrase.encode()) if passphrase else NoEncryption()
-    data = private.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, lock)
+    ed25519, formats = _cryptography()
+    private = ed25519.Ed25519PrivateKey.generate()
+    lock = formats.BestAvailableEncryption(passphrase.encode()) if passphrase else formats.NoEncryption()
+    data = private.private_bytes(formats.Encoding.PEM, formats.PrivateFormat.PKCS8, lock)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
@@ -45,15 +41,16 @@ def make_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
 
 def load_key(path: Path, passphrase: str | None = None) -> CryptoSigner:
     """Raises KeyProblem when the file is missing, no Ed25519 key, or locked with another passphrase."""
+    ed25519, formats = _cryptography()
     try:
-        private = load_pem_private_key(path.read_bytes(), passphrase.encode() if passphrase else None)
+        private = formats.load_pem_private_key(path.read_bytes(), passphrase.encode() if passphrase else None)
     except OSError as error:
         raise KeyProblem(f"{path}: {error.strerror}") from error
     except TypeError as error:
         raise KeyProblem(f"{path}: {'no passphrase is needed' if passphrase else 'a passphrase is needed'}") from error
     except ValueError as error:
         raise KeyProblem(f"{path}: the passphrase is wrong, or this is no key") from error
-    if not isinstance(private, Ed25519PrivateKey):
+    if not isinstance(private, ed25519.Ed25519PrivateKey):
         raise KeyProblem(f"{path}: not an Ed25519 key")
     return CryptoSigner(private)
 
@@ -75,3 +72,13 @@ def load_public(path: Path) -> Key:
         raise KeyProblem(f"{path}: {error.strerror}") from error
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise KeyProblem(f"{path}: no public key; `edged-fleet key` writes them beside the private ones") from error
+
+
+def _cryptography() -> tuple[Any, Any]:
+    """Its modules for Ed25519 and for key files. Raises KeyProblem where the package is missing."""
+    try:
+        from cryptography.hazmat.primitives import serialization
+        from cryptography.hazmat.primitives.asymmetric import ed25519
+    except ModuleNotFoundError as error:
+        raise KeyProblem("private keys need one more package: pip install 'edged[fleet]'") from error
+    return ed25519, serialization

@@ -123,7 +123,7 @@ class Upkeep:
             await asyncio.to_thread(self.slots.forgive, version)
 
     async def taken(self, version: str) -> Step:
-        """Waits until a staged version serves, or does not come to it."""
+        """Waits until a staged version serves, or does not come to it: not while another has to prove itself first."""
         changed = asyncio.Event()
         with self.listening(lambda _: changed.set()):
             while True:
@@ -132,6 +132,9 @@ class Upkeep:
                     step.phase in ENDED or (active == version and step.phase == "watching")
                 ):
                     return step
+                if step.phase == "watching" and active == step.version:
+                    why = f"{active} serves and is being watched; {version} is tested after that"
+                    return Step("waiting", version, why)
                 changed.clear()
                 await changed.wait()
 

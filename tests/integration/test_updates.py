@@ -178,3 +178,16 @@ def test_an_engine_that_dies_again_and_again_while_it_is_watched(box: Box, start
     until(lambda: "1.0" in client.update("status")["refused"], "it to be refused")
     until(lambda: serving(client) is None and client.models()[0].state == "ready", "the one that shipped")
     assert "ended 1 time" in client.update("status")["refused"]["1.0"]
+
+
+def test_a_newer_release_waits_until_the_one_that_is_watched_proved_itself(box: Box, start: Start) -> None:
+    client = start(update_watch_s=600.0, update_watch_most_s=600.0)
+    box.publish("1.0", 1)
+    assert client.update("apply")["outcome"] == "taken"
+    box.publish("2.0", 2)
+    done = client.update("apply")  # whoever asked is not kept for the whole watch
+    assert (done["outcome"], done["staged"], done["active"]) == ("waiting", "2.0", "1.0")
+    assert "1.0 serves and is being watched" in done["reason"]
+    os.kill(int(client.models()[0].raw["pid"]), signal.SIGKILL)
+    until(lambda: serving(client) == "2.0", "the newer one to serve")
+    assert "ended 1 time" in client.update("status")["refused"]["1.0"]

@@ -47,12 +47,15 @@ class Settings(BaseSettings):
     max_frames: Annotated[int, Field(ge=1, le=256)] = 16
     max_frame_bytes: Bytes = 32 * 2**20
     max_message_bytes: Bytes = 64 * 2**20
-    max_pending_bytes: Bytes = Field(256 * 2**20, description="attachments of all live requests together")
+    max_pending_bytes: Bytes = Field(
+        256 * 2**20, description="attachments of all live requests together, and again of all unread replies"
+    )
+    max_unread_bytes: Bytes = Field(128 * 2**20, description="attachments of replies that one client leaves unread")
     max_clients: Count = 2048
     max_requests: Count = 1024
     max_requests_per_client: Count = 64
     front_memory_bytes: Annotated[int, Field(ge=96 * 2**20, le=2**50)] = Field(
-        144 * 2**20, description="of the front process; above it connections are cut, the silent first"
+        192 * 2**20, description="of the front process beside attachments; above it connections are cut"
     )
     outbox_bytes: Annotated[int, Field(ge=4096, le=2**30)] = 256 * 1024
     slow_consumer_s: Annotated[float, Field(gt=0, le=3600)] = 10.0

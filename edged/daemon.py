@@ -124,10 +124,11 @@ class _Daemon:
         self._router.door.open(self._endpoint, self._keyring if self._endpoint.startswith("tcp:") else None)
         if self._settings.tcp_endpoint:
             self._router.door.open(self._settings.tcp_endpoint, self._keyring, _tcp_socket())
+        rss_bytes, router = own_rss_reader(), self._router
         self._guard = Guard(
             self._router.door,
             settings.front_memory_bytes,
-            own_rss_reader(),
+            lambda: rss_bytes() - router.streams.attached_bytes - router.door.unread_bytes,
             lambda client: bool(self._router.streams.of(client)),
         )
         self._guard.start()

@@ -181,8 +181,8 @@ def encode(message: AnyMessage) -> list[bytes]:
 
 
 def decode(frames: Sequence[bytes | memoryview]) -> AnyMessage:
-    """The private message in these frames."""
+    """The private message in these frames; its attachments are not copied."""
     raw = unpack_trusted(frames[0])
-    attached = {"frames": tuple(bytes(frame) for frame in frames[1:])} if len(frames) > 1 else {}
+    attached = {"frames": tuple(frames[1:])} if len(frames) > 1 else {}
     message: AnyMessage = _KINDS[raw["t"]](*raw["f"], **attached)
     return message

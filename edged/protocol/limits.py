@@ -10,7 +10,8 @@ class WireLimits:
     """What one client may send and have in flight.
 
     Bytes and counts; `max_header_bytes` bounds frame 0 (the request map), `max_frame_bytes` each attachment,
-    `max_message_bytes` all frames of one request together, `max_pending_bytes` those of all live requests.
+    `max_message_bytes` all frames of one request together, `max_pending_bytes` those of all live requests;
+    `max_unread_bytes` the attachments of replies that it leaves unread, for all clients together `max_pending_bytes`.
     """
 
     max_header_bytes: int = 256 * 1024
@@ -18,6 +19,7 @@ class WireLimits:
     max_frame_bytes: int = 32 * 1024 * 1024
     max_message_bytes: int = 64 * 1024 * 1024
     max_pending_bytes: int = 256 * 1024 * 1024
+    max_unread_bytes: int = 128 * 1024 * 1024
     max_clients: int = 2048
     max_requests: int = 1024
     max_requests_per_client: int = 64

@@ -24,9 +24,10 @@ from edged.protocol.endpoint import socket_path
 from edged.protocol.limits import WireLimits
 from edged.serving import descriptors
 from edged.serving.keyring import ServerKey
-from edged.serving.outbox import Envelope, Outbox
+from edged.serving.outbox import Envelope, Frames, Outbox
 from edged.serving.peer import Peer, peer_of, socket_type
 from edged.serving.pump import Pump
+from edged.serving.unread import Unread
 
 log = logging.getLogger(__name__)
 
@@ -79,8 +80,10 @@ class Door:
         on_slow: Callable[[Client, Envelope], None],
         server_key: ServerKey | None = None,
         doors: int = 1,
+        unread: Unread | None = None,
     ) -> None:
         self.limits, self._doors = limits, doors
+        self._unread = unread or Unread(limits)
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
         self._socket = context.socket(zmq.ROUTER)
         for option, value in {
@@ -158,10 +161,11 @@ class Door:
         if client.gone:
             return
         data = pack(message)
-        if client.outbox or not self._try(client, envelope, data, frames):
+        parts = self._unread.book(client, frames)
+        if client.outbox or not self._try(client, envelope, data, parts):
             if client.gone:
                 return
-            within = client.outbox.add(envelope, message, len(data), time.monotonic(), frames)
+            within = client.outbox.add(envelope, message, len(data), time.monotonic(), parts)
             if client not in self._blocked:
                 self._blocked.add(client)
                 self._flush_s = FLUSH_S
@@ -203,7 +207,7 @@ class Door:
             client.outbox.keep_last_words()
             self._on_slow(client, envelope)
 
-    def _try(self, client: Client, envelope: Envelope, data: bytes, frames: tuple[bytes, ...]) -> bool:
+    def _try(self, client: Client, envelope: Envelope, data: bytes, frames: Frames) -> bool:
         try:
             self._socket.send_multipart([client.routing_id, *envelope, data, *frames], zmq.NOBLOCK)
         except zmq.Again:

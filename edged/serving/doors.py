@@ -5,6 +5,7 @@ The router sends to clients and need not know by which door they came.
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +16,10 @@ from edged.protocol.limits import WireLimits
 from edged.serving.door import Client, Door, Handler
 from edged.serving.keyring import Keyring
 from edged.serving.outbox import Envelope
+from edged.serving.unread import Unread
 from edged.serving.zap import Zap
+
+log = logging.getLogger(__name__)
 
 
 class Doors:
@@ -35,6 +39,7 @@ class Doors:
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
         self._doors: list[Door] = []
         self._expected = expected
+        self._unread = Unread(limits)
         self._zap: Zap | None = None
 
     def open(self, endpoint: str, keyring: Keyring | None = None, listening: int | None = None) -> None:
@@ -54,6 +59,7 @@ class Doors:
             on_slow=self._on_slow,
             server_key=keyring.server if keyring is not None else None,
             doors=self._expected,
+            unread=self._unread,
         )
         try:
             door.open(endpoint, listening)
@@ -72,13 +78,29 @@ class Doors:
         assert client.door is not None
         client.door.send(client, envelope, message, frames)
 
+    def has_room(self, client: Client, size_bytes: int) -> bool:
+        """Whether a reply with attachments of this size may be sent to it now; it and others have to read first if not.
+
+        Whoever has long read nothing while the room of all runs short is cut.
+        """
+        stale = self._unread.stale()
+        if isinstance(stale, Client) and stale.door is not None and not stale.gone:
+            log.warning("connection cut, it left large replies unread %s", stale.peer.label())
+            stale.door.cut_clients(lambda other: other is not stale)
+        return self._unread.has_room(client, size_bytes)
+
+    @property
+    def unread_bytes(self) -> int:
+        """Attachments of replies that lie unread."""
+        return self._unread.total_bytes
+
     @property
     def limits(self) -> WireLimits:
         return self._limits
 
     @limits.setter
     def limits(self, limits: WireLimits) -> None:
-        self._limits = limits
+        self._limits = self._unread.limits = limits
         for door in self._doors:
             door.limits = limits
 

@@ -46,7 +46,8 @@ class Connections(Protocol):
 
 
 class Guard:
-    """`rss_bytes()` is this process's resident memory; `is_busy(client)` whether a request of its is live.
+    """`rss_bytes()` is this process's resident memory beside the attachments that have ceilings of their own;
+    `is_busy(client)` says whether a request of its is live.
 
     Above `ceiling_bytes` those are cut that send faster than they are read and those that have never sent a whole
     message, then the idle too, then all.

@@ -10,9 +10,12 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
+import zmq
+
 from edged.protocol.codec import pack
 
 Envelope = tuple[bytes, ...]
+Frames = tuple[bytes | zmq.Frame, ...]
 MESSAGE_OVERHEAD_BYTES = 128  # what a queued message costs beside its bytes, roughly
 LAST_WORDS = ("done", "result", "error")
 
@@ -25,7 +28,7 @@ class _Waiting:
     message: dict[str, Any]
     cost_bytes: int
     data: bytes = b""
-    frames: tuple[bytes, ...] = ()
+    frames: Frames = ()
     is_last_word: bool = False
 
 
@@ -47,7 +50,7 @@ class Outbox:
         message: dict[str, Any],
         size_bytes: int,
         now_s: float,
-        frames: tuple[bytes, ...] = (),
+        frames: Frames = (),
     ) -> bool:
         """Queue a message of `size_bytes`, packed, and its attachments; False when the client has now been left more
         than it may."""
@@ -65,7 +68,7 @@ class Outbox:
         self.cost_bytes += cost
         return self.cost_bytes <= self.limit_bytes
 
-    def flush(self, send: Callable[[Envelope, bytes, tuple[bytes, ...]], bool], now_s: float) -> bool:
+    def flush(self, send: Callable[[Envelope, bytes, Frames], bool], now_s: float) -> bool:
         """Send in order until `send` says that the client does not take more; True when it took something."""
         took = False
         while self._waiting:

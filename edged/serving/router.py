@@ -300,7 +300,7 @@ class Router:
                     prompt_tokens=message.prompt_tokens,
                 )
             case wire.Result():
-                self._last(message.rid, "result", frames=message.frames, **message.fields)
+                self._answer(message)
             case wire.Failed():
                 kind = REQUEST_ERRORS.get(message.code, Internal)
                 self._fail(
@@ -309,6 +309,13 @@ class Router:
                 )
             case _:
                 pass
+
+    def _answer(self, result: wire.Result) -> None:
+        stream = self.streams.get(result.rid)
+        if stream is None or self.door.has_room(stream.client, sum(map(len, result.frames))):
+            self._last(result.rid, "result", frames=result.frames, **result.fields)
+        else:
+            self._fail(result.rid, SlowConsumer("earlier replies lie unread, and this one is too large to wait"))
 
     def on_lost(self, link: EngineLink, suspect_rid: int, why: str) -> None:
         """An engine ended: every request it had is answered now; the one in the native call is remembered."""

@@ -100,6 +100,11 @@ class Streams:
             if ours >= limits.max_requests_per_uid:
                 raise Busy(f"this user has {ours} live requests, the most it may have", retry_after_ms=BUSY_RETRY_MS)
 
+    @property
+    def attached_bytes(self) -> int:
+        """Attachments of all live requests."""
+        return self._attached_bytes
+
     def get(self, rid: int) -> Stream | None:
         return self._by_rid.get(rid)
 

@@ -14,12 +14,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import msgpack
 import numpy as np
 import pytest
 
 from edged.client import AsyncClient, Client, Tensor
 from edged.errors import EngineLost, InvalidRequest, NotFound, RequestError, Unsupported
-from tests.integration.raw import ROOT, Daemon, Peer
+from edged.protocol.codec import pack
+from tests.integration.raw import ROOT, Daemon, Peer, rss_bytes
 from tests.unit.engine import plain_models
 from tests.unit.engine.hostile_images import harmless_but_odd, hostile
 
@@ -145,6 +147,45 @@ def test_texts_through_the_daemon(tmp_path: Path) -> None:
         assert answer.shape == (2, 4)
         printed = _edged(daemon, "embed", "words", "fan", "--raw")
         assert json.loads(printed.stdout) == pytest.approx(table[3].tolist(), abs=1e-5), printed.stderr
+
+
+def test_a_client_that_leaves_large_replies_unread_costs_its_ceiling_and_no_more(tmp_path: Path) -> None:
+    reply_bytes, asked = 16 * 2**20, 10
+    folder = plain_models.widener(tmp_path / "wide", reply_bytes // 4)
+    tensor = {"dtype": "float32", "shape": [1, 1], "frame": 0}
+    one = np.array([[1.5]], np.float32).tobytes()
+    with Daemon(folder, kv_memory_bytes=0, max_unread_bytes=2 * reply_bytes) as daemon:
+        before = most = rss_bytes(daemon.ready().pid)
+        with Peer(daemon.endpoint, RCVHWM=1, RCVBUF=4096) as slow, Client(daemon.endpoint) as other:
+            for number in range(asked):
+                slow.send_frames(
+                    pack({"v": 1, "id": number, "op": "infer", "model": "wide", "inputs": {"x": tensor}}), one
+                )
+
+            def all_ran() -> bool:
+                nonlocal most
+                most = max(most, rss_bytes(daemon.pid))
+                return bool(daemon.status()["front"]["live_requests"] == 0)
+
+            daemon.until(all_ran, "all to be run")
+            assert most - before < 5 * reply_bytes  # the ceiling, one on its way in, and what else a process does
+            answer = other.infer(inputs={"x": Tensor("float32", (1, 1), one)})
+            assert answer.outputs["y"].data == one * (reply_bytes // 4)
+            ends = [msgpack.unpackb(slow.receive_frames()[0]) for _ in range(asked)]
+            codes = [end.get("code") for end in ends]
+            assert 2 <= codes.count(None) < asked
+            assert codes.count("slow_consumer") == asked - codes.count(None)
+            slow.send_frames(pack({"v": 1, "id": 99, "op": "infer", "model": "wide", "inputs": {"x": tensor}}), one)
+            assert len(slow.receive_frames()[1]) == reply_bytes  # it has read: it is served again
+
+
+def test_the_largest_reply_arrives(tmp_path: Path) -> None:
+    width = 15 * 2**20  # 60 MiB; more than the front may take for anything else
+    with Daemon(plain_models.widener(tmp_path / "wide", width), kv_memory_bytes=0) as daemon:
+        with Client(daemon.ready().endpoint) as client:
+            answer = client.infer(inputs={"x": Tensor("float32", (1, 1), bytes(4))})
+        assert len(answer.outputs["y"].data) == 4 * width
+        assert "connections cut" not in daemon.log()
 
 
 def test_a_manifest_that_does_not_fit_is_told(tmp_path: Path) -> None:

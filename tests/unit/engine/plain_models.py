@@ -49,6 +49,18 @@ def doubler(folder: Path, more: str = "") -> Path:
     )
 
 
+def widener(folder: Path, width: int) -> Path:
+    """y = x, `width` times: a few bytes ask for many."""
+    return write(
+        folder,
+        [helper.make_node("Expand", ["x", "shape"], ["y"])],
+        [("x", FLOAT, ["batch", 1])],
+        [("y", FLOAT, ["batch", width])],
+        "",
+        {"shape": np.array([1, width], np.int64)},
+    )
+
+
 def mean_colour(folder: Path, batch: Any = "batch", more: str = "") -> Path:
     """Classes red, green, blue: the mean of each channel of an image of 4 x 4."""
     return write(

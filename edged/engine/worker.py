@@ -146,6 +146,8 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
                     scheduler.submit(message)
                 case wire.Stop():
                     scheduler.stop(message.rid, message.reason)
+                    if not scheduler.busy:
+                        next_tick_s = 0.0  # status shall not say for another second that its memory is taken
                 case wire.Quit():
                     return
         started_s = time.monotonic()
@@ -157,7 +159,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             if loaded.backend.failures_in_a_row >= MOST_FAILURES and loaded.selection.got.key != CPU.key:
                 _leave_provider(front, options, loaded.selection.got.key)
             if not scheduler.busy:
-                next_tick_s = 0.0  # status shall not say for another second that something runs
+                next_tick_s = 0.0  # nor that something runs
         elif scheduler.unsettled:
             scheduler.settle()
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 import zmq
 
 from edged.protocol.limits import WireLimits
+from edged.serving.door import Client
+from edged.serving.doors import Doors
 from edged.serving.unread import Unread
 
 MB = 2**20
@@ -109,3 +112,42 @@ def test_small_attachments_are_sent_as_they_are(box: Box) -> None:
     frames = (b"x" * 1000, b"y" * 1000)
     assert box.unread.book("a", frames) is frames
     assert box.unread.total_bytes == 0
+
+
+async def test_at_the_doors_it_is_cut_and_its_room_is_free_for_another(tmp_path: Path) -> None:
+    context: zmq.Context[Any] = zmq.Context()
+    came: list[Client] = []
+    gone: list[Client] = []
+    limits = replace(LIMITS, max_pending_bytes=10 * MB, slow_consumer_s=0.05)
+    doors = Doors(
+        context,
+        limits,
+        on_request=lambda client, envelope, frames: came.append(client),
+        on_gone=gone.append,
+        on_slow=lambda client, envelope: None,
+    )
+    doors.open(f"ipc://{tmp_path}/s")
+    peers = []
+    async with asyncio.timeout(20):
+        for _ in range(2):
+            peers.append(context.socket(zmq.DEALER))
+            peers[-1].setsockopt(zmq.RCVHWM, 1)
+            peers[-1].connect(f"ipc://{tmp_path}/s")
+            peers[-1].send(b"here")
+            while len(came) < len(peers):  # noqa: ASYNC110
+                await asyncio.sleep(0.005)
+        greedy, other = came
+        for _ in range(2):  # the first may leave for the client's own memory
+            doors.send(greedy, (), {"ev": "result"}, (bytes(8 * MB),))
+            await asyncio.sleep(0.1)
+        assert 8 * MB <= doors.unread_bytes <= 16 * MB
+        while not doors.has_room(other, 8 * MB):  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+        while not gone:  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+    assert gone == [greedy]
+    doors.send(other, (), {"ev": "result"}, (bytes(8 * MB),))
+    for peer in peers:
+        peer.close(0)
+    doors.close()
+    context.term()

@@ -2,13 +2,15 @@
 """`infer` on the digits through the daemon, with clients in processes of their own, against a bare loop without edged.
 
 Alternates bare and daemon in one run and prints medians and ratios as JSON, and the CPU time that an answer costs each
-of the processes, which says more than the ratios on a box that is busy with other work. Three kinds of work:
+of the processes, which says more than the ratios on a box that is busy with other work. Four kinds of work:
   image: the bytes of a PNG to the best label; bare: Pillow, numpy, one InferenceSession.run, arg max
   tensor: one prepared row to the scores; bare: InferenceSession.run alone
+  rows: 32 prepared rows in one request, and in one run of the bare loop; an answer holds 32 scores
   dense: the same with a made-up model of 25 MB that takes milliseconds a row (needs the extra "synthetic")
 
-    tools/bench_infer.py                                  # 8 clients, one request in flight each
-    tools/bench_infer.py --clients 8 --in-flight 8        # each keeps eight in flight
+    tools/bench_infer.py                                  # 8 clients, one request in flight each: `Client`
+    tools/bench_infer.py --clients 8 --in-flight 8        # each keeps eight in flight: `AsyncClient`
+    tools/bench_infer.py --clients 8 --asyncio            # one in flight each, `AsyncClient` all the same
 """
 
 from __future__ import annotations
@@ -34,9 +36,10 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 MODEL = ROOT / "models" / "digits"
 WARM_UP_S = 0.5
-KINDS = ("image", "tensor", "dense")
+KINDS = ("image", "tensor", "rows", "dense")
+ROWS = 32
 WIDTH, LAYERS = 1024, 6
-SHAPES = {"image": (1, 1, 8, 8), "tensor": (1, 1, 8, 8), "dense": (1, WIDTH)}
+SHAPES = {"image": (1, 1, 8, 8), "tensor": (1, 1, 8, 8), "rows": (ROWS, 1, 8, 8), "dense": (1, WIDTH)}
 MICRO = 1e6
 
 
@@ -54,6 +57,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=8)
     parser.add_argument("--in-flight", type=int, default=1, help="requests each client keeps in flight")
+    parser.add_argument("--asyncio", action="store_true", help="AsyncClient also for one request in flight")
     parser.add_argument("--seconds", type=float, default=3.0, help="of each measurement")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--only", choices=KINDS, help="this kind of work alone")
@@ -65,7 +69,10 @@ def main() -> int:
     if options.child == "bare":
         print(json.dumps(asdict(bare(options.model, options.kind, options.seconds))))
     elif options.child == "client":
-        measured = asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight))
+        if options.in_flight > 1 or options.asyncio:
+            measured = asyncio.run(client(options.endpoint, options.kind, options.seconds, options.in_flight))
+        else:
+            measured = blocking_client(options.endpoint, options.kind, options.seconds)
         print(json.dumps(asdict(measured)))
     else:
         print(json.dumps(compare(options), indent=2))
@@ -110,14 +117,37 @@ def bare(model: Path, kind: str, seconds: float) -> Measured:
     return Measured(count / (time.perf_counter() - started_s), (time.process_time() - cpu_s) / count, count)
 
 
-async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> Measured:
-    """One client; its answers are counted with those of the warm-up."""
-    from edged.client import AsyncClient, Tensor
+def request_of(kind: str) -> dict[str, Any]:
+    """What `infer` is called with."""
+    from edged.client import Tensor
 
-    data, inputs = (
-        sample(),
-        {"x" if kind == "dense" else "pixels": Tensor("float32", SHAPES[kind], bytes(4 * math.prod(SHAPES[kind])))},
-    )
+    if kind == "image":
+        return {"image": sample()}
+    name = "x" if kind == "dense" else "pixels"
+    return {"inputs": {name: Tensor("float32", SHAPES[kind], bytes(4 * math.prod(SHAPES[kind])))}}
+
+
+def blocking_client(endpoint: str, kind: str, seconds: float) -> Measured:
+    """One client that asks one after the other."""
+    from edged.client import Client
+
+    request, counted_in_all = request_of(kind), 0
+    with Client(endpoint) as connection:
+        for length_s in (WARM_UP_S, seconds):
+            counted, cpu_s, started_s = 0, time.process_time(), time.perf_counter()
+            while time.perf_counter() < started_s + length_s:
+                connection.infer(**request)
+                counted += 1
+            counted_in_all += counted
+        rate = counted / (time.perf_counter() - started_s)
+        return Measured(rate, (time.process_time() - cpu_s) / counted, counted_in_all)
+
+
+async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> Measured:
+    """One client that keeps several in flight."""
+    from edged.client import AsyncClient
+
+    request = request_of(kind)
     counted = counted_in_all = 0
 
     async with AsyncClient(endpoint) as connection:
@@ -125,7 +155,7 @@ async def client(endpoint: str, kind: str, seconds: float, in_flight: int) -> Me
         async def one_after_the_other(until_s: float) -> None:
             nonlocal counted
             while time.perf_counter() < until_s:
-                await (connection.infer(data) if kind == "image" else connection.infer(inputs=inputs))
+                await connection.infer(**request)
                 counted += 1
 
         for length_s in (WARM_UP_S, seconds):
@@ -226,6 +256,7 @@ def _children(count: int, child: str, kind: str, options: argparse.Namespace, en
     """So many processes at once, taken together."""
     command = [sys.executable, __file__, "--child", child, "--kind", kind, "--seconds", str(options.seconds)]
     command += ["--in-flight", str(options.in_flight), "--endpoint", endpoint, "--model", str(model)]
+    command += ["--asyncio"] * options.asyncio
     running = [subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) for _ in range(count)]
     told = [Measured(**json.loads(process.communicate()[0])) for process in running]
     answers = sum(each.answers for each in told)

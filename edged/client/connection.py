@@ -20,6 +20,7 @@ from edged.protocol.keys import ClientKey
 Key = str | Path | ClientKey | None
 LINGER_MS = 300  # a last `cancel` may still leave
 RECONNECT_MS = 50
+READABLE = int(zmq.POLLIN)  # pyzmq's enum costs more than the question
 DOUBT_S = 0.25  # after a loss, until something is heard: look again so often whether there is a daemon at all
 
 
@@ -142,7 +143,7 @@ def set_options(socket: zmq.Socket[Any], endpoint: str, key: ClientKey | None) -
 
 def has_message(socket: zmq.Socket[Any]) -> bool:
     """Whether one can be received now; cheaper than a poll."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+    return bool(int(socket.getsockopt(zmq.EVENTS)) & READABLE)
 
 
 def connect(socket: zmq.Socket[Any], endpoint: str) -> None:

@@ -9,6 +9,7 @@ import zmq
 
 BURST = 64  # messages taken before other work of the loop gets its turn…
 BURST_FRAMES = 4096  # …or as many frames, of a message that has more than it may
+READABLE = int(zmq.POLLIN)  # pyzmq's enum costs more than the question
 SAFETY_S = 1.0  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
 
 
@@ -57,7 +58,7 @@ class Pump:
 
     def _has_message(self) -> bool:
         """Cheaper than to try; it also arms the fd again."""
-        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & zmq.POLLIN)
+        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & READABLE)
 
     def _go_on(self) -> None:
         if not self._scheduled:

@@ -51,7 +51,7 @@ class Slots(SlotView):
         if final.is_dir() and self._is_whole(final, wanted):
             with self._locked():
                 throw_away(aside, self.folder / TRASH)
-                if digest and self.staged_digest(version) != digest:
+                if digest and (self.staged_digest(version) != digest or self._was_forgiven(version)):
                     self.journal.note("staged", version, release=release, digest=digest)
             return final
         digests.check_files(aside, wanted)
@@ -70,6 +70,12 @@ class Slots(SlotView):
             sync_folder(self.folder)
             sync_folder(aside.parent)
         return final
+
+    def _was_forgiven(self, version: str) -> bool:
+        """Whether that is the last word on it: staged anew, it is tried again."""
+        return (
+            next((entry.event for entry in reversed(self.journal.read()) if entry.version == version), "") == "forgive"
+        )
 
     def activate(self, version: str, release: int = 0) -> None:
         """Makes a staged version the active one. Raises StoreError when it is not there, OSError when the disk fails.

@@ -60,7 +60,7 @@ class Desk:
         """Runs the updater; when it staged a version, waits until that one serves or failed. Says how it ended."""
         if self._out:
             raise Busy("the updater is out for somebody else; see update.status", retry_after_ms=5_000)
-        self._out = True
+        self._out, before = True, keeper.step
         try:
             report = await run_updater(
                 self._state / "update", self._waker, action, keeper.slots.model, lambda fields: tell(**_shown(fields))
@@ -74,9 +74,9 @@ class Desk:
             tell(**_shown({"phase": now.phase, "version": now.version, "message": now.detail}))
 
         with keeper.listening(step):
-            if keeper.step.version == report.version:
+            if keeper.step.version == report.version and keeper.step is not before:
                 step(keeper.step)  # the keeper may have been quicker than we
-            last = await keeper.taken(report.version)
+            last = await keeper.taken(report.version, before)
         return {"outcome": "taken" if last.phase in ("watching", "committed") else last.phase, "reason": last.detail}
 
     async def _roll_back(self, keeper: Upkeep, reason: str) -> dict[str, Any]:

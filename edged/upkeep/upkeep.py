@@ -122,15 +122,17 @@ class Upkeep:
         for version in refused(await asyncio.to_thread(self.slots.journal.read)):
             await asyncio.to_thread(self.slots.forgive, version)
 
-    async def taken(self, version: str) -> Step:
-        """Waits until a staged version serves, or does not come to it: not while another has to prove itself first."""
+    async def taken(self, version: str, before: Step) -> Step:
+        """Waits until a staged version serves, or does not come to it: not while another has to prove itself first.
+
+        `before`: the step that was known when it was asked for, which may tell of an earlier try of the same version.
+        """
         changed = asyncio.Event()
         with self.listening(lambda _: changed.set()):
             while True:
                 step, active = self.step, self.slots.active
-                if step.version == version and (
-                    step.phase in ENDED or (active == version and step.phase == "watching")
-                ):
+                has_ended = step.phase in ENDED and (step is not before or step.phase == "waiting")
+                if step.version == version and (has_ended or (active == version and step.phase == "watching")):
                     return step
                 if step.phase == "watching" and active == step.version:
                     why = f"{active} serves and is being watched; {version} is tested after that"

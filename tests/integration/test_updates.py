@@ -97,6 +97,7 @@ def test_a_bad_release_is_refused_and_remembered_until_it_is_asked_for_again(box
     assert found["outcome"] == "up_to_date"
     assert found["last"]["passed"][0]["version"] == "2.0"
     assert client.update("apply", again=True)["outcome"] == "refused"
+    assert box.log().count("phase=refused model=nano version=2.0") == 2  # it was tested once more
 
 
 def test_going_back_by_hand_holds_updates_and_a_restart_keeps_to_it(box: Box, start: Start) -> None:

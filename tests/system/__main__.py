@@ -11,8 +11,9 @@ import tempfile
 import time
 from pathlib import Path
 
+from box import Box
 from machine import Machine, base_system
-from story import SHORT, STEPS, Box
+from story import SHORT, STEPS
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -38,7 +39,8 @@ def main() -> int:
         package = options.deb or _build(work)
         machine = Machine(base, work / "root", work / "console.log")
         steps = [step for step in (SHORT if options.short else STEPS) if step.__name__ not in options.without]
-        box = Box(machine, package, package if options.short else _newer(package, work))
+        publisher = Path(os.environ.get("EDGED_VENV") or ROOT / ".venv") / "bin/python"
+        box = Box(machine, package, package if options.short else _newer(package, work), publisher)
         try:
             print(f"booted in {machine.boot():.0f} s", flush=True)
             return _tell(box, steps)

@@ -11,71 +11,13 @@ import re
 import subprocess
 import time
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass, field
 from pathlib import Path
 
-from machine import Machine
+from box import SECRET, Box
 from memory_group import MemoryGroup
+from updates import bears_one_who_asks_again_and_again, goes_back_by_hand, updates_from_a_stick, updates_over_http
 
-SECRET = "zebra-7413"  # a word of a prompt, which the journal must not hold
 STATE_FILE = "/var/lib/edged/models/kept/note.txt"
-ENDPOINT = "ipc:///run/edged/edged.sock"
-ANSWER_S = 120.0
-
-
-@dataclass
-class Box:
-    """The machine, the packages (first and newer) and what the service's processes were last."""
-
-    machine: Machine
-    package: Path
-    newer: Path
-    notes: list[str] = field(default_factory=list)
-
-    def show(self, name: str) -> str:
-        """One property of edged.service."""
-        return self.machine.run("systemctl", "show", "edged", "--value", "-p", name).strip()
-
-    def front(self) -> int:
-        """The front's pid inside."""
-        return int(self.show("MainPID"))
-
-    def engine(self) -> int:
-        """The engine's pid inside, 0 when there is none."""
-        found = self.machine.run("pgrep", "-f", "edged.engine.worker", check=False).split()
-        return int(found[0]) if found else 0
-
-    def ask(self, user: str = "ada") -> tuple[int, str]:
-        """One short question as that user: exit status, and the answer's JSON or what was said instead."""
-        question = ("edged", "ask", "--json", "-e", ENDPOINT, "--max-tokens", "8", f"Say hello to {SECRET}")
-        return self.machine.call(*question, user=user, timeout_s=ANSWER_S)
-
-    def answers(self) -> bool:
-        """Whether a member of the group gets tokens."""
-        status, text = self.ask()
-        return status == 0 and bool(json.loads(text.splitlines()[-1])["usage"]["completion_tokens"])
-
-    def until(self, what: str, holds: Callable[[], bool], limit_s: float = 120.0) -> float:
-        """Seconds until `holds`. Raises AssertionError with the journal's end when it does not in `limit_s`."""
-        started_s = time.monotonic()
-        while True:
-            with suppress(RuntimeError, ValueError):
-                if holds():
-                    return time.monotonic() - started_s
-            if time.monotonic() - started_s > limit_s:
-                raise AssertionError(f"not within {limit_s:.0f} s: {what}\n{self.journal(30)}")
-            time.sleep(0.3)
-
-    def journal(self, lines: int = 10_000) -> str:
-        """The service's log."""
-        return self.machine.run("journalctl", "-u", "edged", "--no-pager", "-n", str(lines), check=False)
-
-    def ready(self) -> bool:
-        return self.show("ActiveState") == "active" and "ready" in self.show("StatusText")
-
-    def kill(self, pid: int, signal: str) -> None:
-        self.machine.run("kill", f"-{signal}", str(pid))
 
 
 def installs_and_becomes_ready(box: Box) -> str:
@@ -157,7 +99,7 @@ def is_watched_by_prometheus(box: Box) -> str:
 def serves_tcp_to_who_has_a_key(box: Box) -> str:
     """Systemd listens and hands the socket over; the service gets no network by it."""
     tcp = ("-e", "tcp://127.0.0.1:5577")
-    _configure(box, 'tcp_endpoint = "tcp://127.0.0.1:5577"\n')
+    box.configure('tcp_endpoint = "tcp://127.0.0.1:5577"\n')
     box.machine.run("edged", "keys", "new", "lab", "--out", "/tmp/lab.key")
     box.machine.run("chown", "bob", "/tmp/lab.key")
     box.machine.run("edged", "install")
@@ -173,7 +115,7 @@ def serves_tcp_to_who_has_a_key(box: Box) -> str:
     assert refused == 3, why
     assert "does not know this key" in why, why
     box.machine.run("rm", "/tmp/lab.key")
-    _configure(box, "")
+    box.configure("")
     box.machine.run("edged", "install")
     box.until("ready without", box.ready)
     assert box.machine.call("systemctl", "is-active", "edged-tcp.socket")[0] != 0
@@ -244,7 +186,7 @@ def stays_up_with_a_broken_model(box: Box) -> str:
     broken = box.machine.root / "opt/broken-model"
     broken.mkdir()
     (broken / "genai_config.json").write_text("{}")
-    _configure(box, 'model = "/opt/broken-model"\n')
+    box.configure('model = "/opt/broken-model"\n')
     box.machine.run("systemctl", "restart", "edged")
     box.until("degraded is said", lambda: box.show("StatusText").startswith("degraded:"))
     assert box.show("ActiveState") == "active"
@@ -252,27 +194,23 @@ def stays_up_with_a_broken_model(box: Box) -> str:
     time.sleep(5)
     assert (box.show("NRestarts"), box.front()) == (restarts, front)
     said = box.show("StatusText")
-    _configure(box, "")
+    box.configure("")
     box.machine.run("systemctl", "restart", "edged")
     box.until("ready again", box.ready)
     return repr(said)[:120]
 
 
 def gives_up_on_settings_only_the_owner_can_mend(box: Box) -> str:
-    _configure(box, "max_clients = 0\n")
+    box.configure("max_clients = 0\n")
     box.machine.run("systemctl", "restart", "edged", check=False)
     box.until("failed", lambda: box.show("ActiveState") == "failed")
     assert box.show("ExecMainStatus") == "78"
     assert "edged.toml: max_clients" in box.journal(20)
-    _configure(box, "")
+    box.configure("")
     box.machine.run("systemctl", "reset-failed", "edged")
     box.machine.run("systemctl", "start", "edged")
     box.until("ready again", box.ready)
     return "exit 78, not restarted, the journal names file and key"
-
-
-def _configure(box: Box, text: str) -> None:
-    (box.machine.root / "etc/edged/edged.toml").write_text(text)
 
 
 def keeps_prompts_out_of_the_journal(box: Box) -> str:
@@ -318,7 +256,7 @@ def comes_back_after_a_reboot(box: Box) -> str:
 
 
 def is_upgraded_with_its_state(box: Box) -> str:
-    _configure(box, "max_queue = 100\n")
+    box.configure("max_queue = 100\n")
     kept = box.machine.root / STATE_FILE.lstrip("/")
     kept.parent.mkdir(parents=True, exist_ok=True)
     kept.write_text("a model of the owner's")
@@ -401,6 +339,10 @@ STEPS: tuple[Callable[[Box], str], ...] = (
     gives_up_on_settings_only_the_owner_can_mend,
     keeps_prompts_out_of_the_journal,
     looks_for_updates_when_asked,
+    updates_from_a_stick,
+    updates_over_http,
+    goes_back_by_hand,
+    bears_one_who_asks_again_and_again,
     drains_and_stops,
     comes_back_after_a_reboot,
     is_upgraded_with_its_state,
@@ -416,6 +358,8 @@ SHORT = (
     replaces_a_killed_engine,
     restarts_a_killed_front,
     keeps_prompts_out_of_the_journal,
+    updates_from_a_stick,
+    goes_back_by_hand,
     drains_and_stops,
     is_removed_and_purged,
 )

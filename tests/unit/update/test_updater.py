@@ -285,3 +285,7 @@ def test_what_is_to_be_tested_next(publisher: Publisher, device: Device, models:
     assert next_staged(device.slots) == "2.0"
     device.slots.refuse("2.0", "wrong", 2)
     assert next_staged(device.slots) is None
+    device.slots.forgive("2.0")
+    assert next_staged(device.slots) is None  # only the signed lists say whether it is still offered
+    assert device.update().phase == "staged"
+    assert next_staged(device.slots) == "2.0"

@@ -20,8 +20,9 @@ from edged.errors import EdgedError, OwnerError, RequestError
 from edged.store.journal import refused
 from edged.store.slots import Slots
 from edged.update import hold, wish
+from edged.update.due import not_due
 from edged.update.owner_file import device_id, model_of, read_update_file
-from edged.update.report import Reporter
+from edged.update.report import Reporter, read_report
 from edged.update.state import update_state
 from edged.update.wish import Action, Wish
 
@@ -87,10 +88,16 @@ def service_run(config: Path | None) -> int:
     except OSError as error:
         raise UpdateFailed(f"{folder / wish.FILE}: the request cannot be taken away: {error.strerror}") from error
     try:
-        if not read_update_file(config).source:
+        file = read_update_file(config)
+        if not file.source:
             typer.echo(f"{NO_SOURCE}; nothing to do", err=True)
             _tell_failed(folder, wanted, f"{NO_SOURCE}: name one in /etc/edged/update.toml")
             return 0
+        if wanted is None:
+            last = read_report(folder)
+            if why := not_due(file.window, last, time.time(), held=bool(hold.held(folder))):
+                typer.echo(f"{why}; nothing to do", err=True)
+                return 0
         is_idle = None if wanted else _is_idle()
         return _run(wanted or Wish(), config, _log, by_hand=wanted is not None, is_idle=is_idle)
     except EdgedError as error:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
 from pathlib import Path
 
@@ -25,7 +25,10 @@ MIB = 2**20
 
 
 class Taking:
-    """Owns `.staging/<version>` while it runs. `targets`: every signed file by path."""
+    """Owns `.staging/<version>` while it runs. `targets`: every signed file by path.
+
+    `waits()`: why nothing may change now, or empty. What was fetched until then stays for the next run.
+    """
 
     def __init__(
         self,
@@ -34,7 +37,9 @@ class Taking:
         downloader: Downloader,
         reporter: Reporter,
         targets: Mapping[str, FileDigest],
+        waits: Callable[[], str] = lambda: "",
     ) -> None:
+        self._waits = waits
         self._settings, self._slots, self._downloader = settings, slots, downloader
         self._reporter, self._targets = reporter, targets
 
@@ -52,6 +57,9 @@ class Taking:
             write_file(aside / BUNDLE_FILE, self._downloader.fetch_bytes(stored_path(target, described), described))
             self._reporter.set(phase="verifying", bytes_done=bundle.size_bytes)
             _check_model(bundle, aside)
+            if why := self._waits():
+                self._reporter.set(phase="waiting", code="waits", message=why)
+                return
             self._slots.stage(bundle.version, wanted, bundle.release, described.sha256)
         if self._settings.quota_bytes:
             self._slots.collect(self._settings.quota_bytes, frozenset({bundle.version}))

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 
 from edged.errors import ModelError, OwnerError
@@ -27,7 +28,7 @@ from edged.update.download import Downloader, disk_error
 from edged.update.errors import DiskFailed, NoSpace, Untrusted, UpdateBusy, UpdateError
 from edged.update.floors import FloorStore
 from edged.update.report import Report, Reporter
-from edged.update.rollout import Choice, Installed, choose
+from edged.update.rollout import Choice, Installed, choose, waits
 from edged.update.settings import UpdateSettings
 from edged.update.taking import Taking, stored_path
 from edged.update.transport import FolderTransport, Transport
@@ -92,7 +93,8 @@ class _Run:
             vouched = self._refresh()
             bundle = self._decide(vouched)
             if bundle is not None:
-                taking = Taking(self._settings, self._slots, self._downloader, reporter, vouched.targets)
+                why_wait = partial(self._waits, vouched.clock_behind_s)
+                taking = Taking(self._settings, self._slots, self._downloader, reporter, vouched.targets, why_wait)
                 taking.take(bundle)
         except (OwnerError, OSError) as problem:
             error = disk_error(problem, "the store") if isinstance(problem, OSError) else problem
@@ -110,6 +112,11 @@ class _Run:
         choice = choose(bundles, box, installed, rules, self._now_s() + vouched.clock_behind_s)
         self._tell_choice(choice)
         return None if choice.waits or self._settings.action == "check" else choice.bundle
+
+    def _waits(self, clock_behind_s: float) -> str:
+        """Asked again when all is fetched, which may be hours later: what is staged is taken over at once."""
+        rules = self._settings.rules(hold.held(self._folder))
+        return waits(self._settings.box(), rules, self._now_s() + clock_behind_s)
 
     def _refresh(self) -> Vouched:
         try:

@@ -73,6 +73,9 @@ def test_the_service_does_what_the_daemon_wished(
     assert read_report(folder).asked == "w1"
     type_("run")
     assert (read_report(folder).asked, read_report(folder).phase) == ("", "staged")
+    publisher.release(models[2], "3.0", 3)
+    assert "looked 0.0 hours ago" in type_("run")  # the timer's next hour
+    assert read_report(folder).version == "2.0"
     (folder / wish.FILE).write_text("now")
     assert wish.take(folder) == Wish()
     assert wish.take(folder) is None

@@ -8,6 +8,9 @@ import os
 import shutil
 import subprocess
 import sys
+import time
+from dataclasses import replace
+from datetime import datetime
 from pathlib import Path
 
 import pytest
@@ -18,9 +21,11 @@ from edged.fleet import releases
 from edged.store.digests import hash_file
 from edged.update import hold
 from edged.update.bundle import BUNDLE_FILE, File, Needs, Rollout
+from edged.update.due import not_due
 from edged.update.errors import UpdateBusy
-from edged.update.report import read_report
+from edged.update.report import Report, read_report
 from edged.update.staged import check_staged, next_staged
+from edged.update.updater import run
 
 KINDS = [
     "model.onnx",
@@ -234,6 +239,39 @@ def test_conditions_hold_an_update_back_but_not_one_by_hand(
     ):
         assert device.update(**changes).phase == "waiting"
     assert device.update(on_mains=False, only_on_mains=True, by_hand=True).phase == "staged"
+
+
+def test_a_window_that_closes_while_it_downloads_leaves_the_files_for_the_next(
+    publisher: Publisher, device: Device, models: list[Path]
+) -> None:
+    publisher.release(models[1], "2.0", 2)
+    now = time.time()
+    start, end = (f"{datetime.fromtimestamp(now + shift_s):%H:%M}" for shift_s in (-1800, 1800))
+    settings = device.settings.model_copy(update={"window": f"{start}-{end}"})
+    told: list[str] = []
+    report = run(
+        settings,
+        now_s=lambda: now + (3600 if "downloading" in told else 0),
+        tell=lambda report: told.append(report.phase),
+    )
+    assert (report.phase, report.message) == ("waiting", f"outside the maintenance window {start}-{end}")
+    assert device.slots.versions() == ("1.0",)
+    report = run(settings, now_s=lambda: now)
+    assert (report.phase, report.bytes_saved) == ("staged", report.bytes_total)
+
+
+def test_the_timer_looks_once_a_day_and_again_after_a_failure() -> None:
+    now = datetime(2026, 3, 4, 12, 0).timestamp()
+    looked = Report(phase="up_to_date", checked_s=int(now))
+    assert not_due("", Report(), now, held=False) == ""
+    assert "looked" in not_due("", looked, now + 19 * 3600, held=False)
+    assert not_due("", looked, now + 21 * 3600, held=False) == ""
+    assert not_due("", looked, now - 60, held=False) == ""  # the clock was set back
+    assert not_due("", replace(looked, phase="failed"), now + 3600, held=False) == ""
+    assert not_due("", replace(looked, phase="waiting"), now + 3600, held=False) == ""
+    assert "looked" in not_due("", replace(looked, phase="waiting"), now + 3600, held=True)
+    assert "outside" in not_due("02:00-03:00", Report(), now, held=False)
+    assert not_due("02:00-03:00", Report(clock_behind_s=14 * 3600), now, held=False) == ""
 
 
 def test_a_check_downloads_no_model(publisher: Publisher, device: Device, models: list[Path]) -> None:

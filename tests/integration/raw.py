@@ -66,7 +66,8 @@ class Daemon:
             "hang_floor_s": 10.0 * SLOWNESS,
         }
         if SLOWNESS > 1:  # an emulator's own memory is counted as the process's
-            self.settings |= {"front_memory_bytes": 2**30, "load_timeout_s": 600.0 * SLOWNESS}
+            slow = {"load_timeout_s": 600.0 * SLOWNESS, "drain_s": 30.0 * SLOWNESS}
+            self.settings |= {"front_memory_bytes": 2**30, **slow}
         self.settings |= settings
         self.write_settings()
         kept = {name: value for name, value in os.environ.items() if not name.startswith(("EDGED_", "XDG_", "NOTIFY"))}

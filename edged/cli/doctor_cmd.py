@@ -7,6 +7,7 @@ import json as jsonlib
 import pwd
 import shutil
 import subprocess
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -96,7 +97,7 @@ def _checks(
         machine.check_clock(datetime.datetime.now(datetime.UTC), machine.clock_synchronised()),
         machine.check_heat(read_thermal()),
         daemon.check_crashes(status, unit),
-        daemon.check_updates(_update_report(state)),
+        daemon.check_updates(_update_report(state), time.time()),
     ]
 
 

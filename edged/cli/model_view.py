@@ -36,6 +36,8 @@ def _facts(model: Model, engine: Mapping[str, Any]) -> Iterator[tuple[str, str |
     if model.reason:
         state.append(f": {printable(model.reason)}", "default")
     yield "state", state
+    if model.raw.get("version"):
+        yield "version", printable(str(model.raw["version"]))
     if model.provider:
         yield from _provider(model.provider, sub_map(model.raw, "selection"))
     if model.context_tokens:

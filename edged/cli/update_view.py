@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from datetime import datetime
 from typing import Any
 
 import typer
@@ -59,6 +60,8 @@ def state_lines(shown: Mapping[str, Any]) -> list[str]:
         lines.append(step_line({**takeover, "message": takeover.get("detail")}))
     lines.append(f"last run: {last['phase'].replace('_', ' ')}{' (' + last['code'] + ')' if last['code'] else ''}")
     lines += [f"  {line}" for line in (last["message"], *last["notes"]) if line]
+    if last["checked_s"]:
+        lines.append(f"  the newest signed list was seen {datetime.fromtimestamp(last['checked_s']):%Y-%m-%d %H:%M}")
     lines += _passed(last)
     if last["clock_behind_s"] > 60:
         lines.append(f"  this box's clock is {last['clock_behind_s'] / 3600:.1f} hours behind the signers'")

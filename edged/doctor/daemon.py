@@ -7,6 +7,8 @@ from typing import Any
 
 from edged.doctor.check import Check, Level
 
+STALE_S = 8 * 86_400.0  # lists last seven days, and boxes look daily
+
 
 def check_answer(status: Mapping[str, Any] | None, trouble: str) -> Check:
     """Whether a daemon answers. `trouble`: why there is no `status`."""
@@ -65,8 +67,8 @@ def check_quarantine(status: Mapping[str, Any]) -> Check:
     return Check(name, Level.OK, "no input is refused")
 
 
-def check_updates(report: Mapping[str, Any] | None) -> Check:
-    """How the last run of the updater went. `report`: its status file, None without one."""
+def check_updates(report: Mapping[str, Any] | None, now_s: float) -> Check:
+    """How the last run of the updater went, and when. `report`: its status file, None without one."""
     name = "updates"
     if report is None:
         return Check(name, Level.OK, "never run")
@@ -75,6 +77,10 @@ def check_updates(report: Mapping[str, Any] | None) -> Check:
         return Check(
             name, Level.WARN, f"the last one failed: {why}", "the old model keeps serving; edged update status"
         )
+    looked_s = report.get("checked_s") or 0
+    if looked_s and now_s - looked_s > STALE_S:
+        said = f"no signed list was seen for {_span(now_s - looked_s)}"
+        return Check(name, Level.WARN, said, "is edged-update.timer active? journalctl -u edged-update")
     return Check(name, Level.OK, f"{phase}{': ' + why if why else ''}")
 
 

@@ -153,6 +153,7 @@ def test_crashes_are_told_from_both_sides() -> None:
 def test_refused_inputs_and_failed_updates_are_warnings() -> None:
     assert check_quarantine({"front": {"quarantined_inputs": 1}}).level is Level.WARN
     assert check_quarantine({"front": {}}).level is Level.OK
-    assert check_updates({"phase": "failed", "message": "signature"}).level is Level.WARN
-    assert check_updates({"phase": "up_to_date"}).level is Level.OK
-    assert check_updates(None).level is Level.OK
+    assert check_updates({"phase": "failed", "message": "signature"}, 0).level is Level.WARN
+    assert check_updates({"phase": "up_to_date", "checked_s": 100}, 6 * 86_400).level is Level.OK
+    assert "for 9 d" in check_updates({"phase": "up_to_date", "checked_s": 100}, 9 * 86_400 + 100).found
+    assert check_updates(None, 0).level is Level.OK

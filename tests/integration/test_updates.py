@@ -192,3 +192,19 @@ def test_a_newer_release_waits_until_the_one_that_is_watched_proved_itself(box: 
     os.kill(int(client.models()[0].raw["pid"]), signal.SIGKILL)
     until(lambda: serving(client) == "2.0", "the newer one to serve")
     assert "ended 1 time" in client.update("status")["refused"]["1.0"]
+
+
+def test_a_box_at_work_is_left_alone_when_its_owner_wants_that(
+    box: Box, start: Start, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = start()
+    monkeypatch.setenv("EDGED_ENDPOINT", client.endpoint)
+    with (box.base / "update.toml").open("a") as settings:
+        settings.write("only_when_idle = true\n")
+    box.publish("1.0", 1)
+    with Asker(client.endpoint, clients=4, tokens=1000):
+        box.edged("update", "run")  # as the timer does
+        assert client.update("status")["last"]["message"] == "busy"
+    until(lambda: not client.status().raw["models"][0]["engine"]["running"], "the work to end")
+    box.edged("update", "run")
+    until(lambda: serving(client) == "1.0", "the staged version to serve")

@@ -166,7 +166,7 @@ class AsyncConnection:
         assert self._socket is not None
         assert self._loop is not None
         for _ in range(BURST):
-            if self._socket.closed or self._broken is not None:
+            if self._socket.closed or self._broken is not None:  # in a burst or before, and nobody reads any more
                 return
             try:
                 frames = self._socket.recv_multipart(zmq.NOBLOCK)
@@ -175,7 +175,9 @@ class AsyncConnection:
                 return
             except BadReply as error:
                 self._broken = error
+                self._stop_reading()
                 self.exchange.lose_all()
+                return
             self._was_lost = False
         self._loop.call_soon(self._read)
 

@@ -349,6 +349,24 @@ class TestAsync:
         with pytest.raises(DaemonNotFound):
             AsyncClient(f"ipc://{short_path}/none.sock")
 
+    async def test_what_goes_on_talking_nonsense_is_no_longer_listened_to(self, short_path: Path) -> None:
+        with zmq.Context() as context, context.socket(zmq.ROUTER) as router:
+            router.bind(f"ipc://{short_path}/x.sock")
+
+            def answer() -> None:
+                peer, _ = router.recv_multipart()
+                for _ in range(100):
+                    router.send_multipart([peer, b"HTTP/1.1 400 Bad Request"])
+
+            async with AsyncClient(f"ipc://{short_path}/x.sock") as client:
+                talking = asyncio.create_task(asyncio.to_thread(answer))
+                for _ in range(2):
+                    with pytest.raises(BadReply):
+                        await client.ping()
+                await talking
+                descriptor = client._connection._socket.getsockopt(zmq.FD)  # type: ignore[union-attr]
+                assert not asyncio.get_running_loop().remove_reader(descriptor), "nobody reads it any more"
+
     async def test_a_daemon_that_is_killed_fails_everything_in_flight(self, daemon: Callable[..., Daemon]) -> None:
         started = daemon(ignore_eos=True)
         async with AsyncClient(started.endpoint, timeout_s=300) as client:

@@ -165,7 +165,8 @@ def test_a_client_that_leaves_large_replies_unread_costs_its_ceiling_and_no_more
             def all_ran() -> bool:
                 nonlocal most
                 most = max(most, rss_bytes(daemon.pid))
-                return bool(daemon.status()["front"]["live_requests"] == 0)
+                front = daemon.status()["front"]
+                return bool(front["counts"].get("infer") == asked and front["live_requests"] == 0)
 
             daemon.until(all_ran, "all to be run")
             assert most - before < 5 * reply_bytes  # the ceiling, one on its way in, and what else a process does

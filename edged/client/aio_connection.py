@@ -66,6 +66,7 @@ class AsyncConnection:
             now_s = time.monotonic()
             if self.exchange.wants_ping(pending, now_s):
                 self._send_and_forget("ping", {})
+                continue  # sending reads, too: the reply may be here
             wait_s = self.exchange.wait_s(pending, now_s)
             await self._news(pending, min(wait_s, DOUBT_S if self._was_lost else wait_s) + 0.001)
             if self._was_lost and not (pending.replies or pending.lost) and (why := trouble_at(self.endpoint)):

@@ -11,6 +11,7 @@ import fcntl
 import os
 import resource
 import socket
+import stat
 import struct
 import termios
 
@@ -30,9 +31,14 @@ def limit() -> int:
 
 def hang_up(fd: int, path: str | None) -> None:
     """End this connection, if it is one of the socket file at `path`, or, for None, of TCP."""
-    with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connection:
-        if _is_ours(connection, path):
-            connection.shutdown(socket.SHUT_RDWR)
+    with contextlib.suppress(OSError):
+        copy = os.dup(fd)
+        if not stat.S_ISSOCK(os.fstat(copy).st_mode):
+            os.close(copy)
+            return
+        with socket.socket(fileno=copy) as connection:
+            if _is_ours(connection, path):
+                connection.shutdown(socket.SHUT_RDWR)
 
 
 def unread_bytes(fd: int) -> int:

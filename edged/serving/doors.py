@@ -23,7 +23,8 @@ log = logging.getLogger(__name__)
 
 
 class Doors:
-    """Each door has the ceilings of `limits` for itself; `expected` ones share the descriptors."""
+    """Each door has the ceilings of `limits` for itself, but for replies left unread; `expected` ones share the
+    descriptors."""
 
     def __init__(
         self,

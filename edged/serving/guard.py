@@ -62,17 +62,20 @@ class Guard:
     ) -> None:
         self._doors, self._ceiling_bytes = doors, ceiling_bytes
         self._rss_bytes, self._is_busy = rss_bytes, is_busy
-        self._step = 0
+        self._idle_cut = False  # since memory was short; the next step is all
         self._was_cut = False
         self._last_bytes = 0
         self._alone_since_s: float | None = None
         self._kept_bytes = 0  # the allocator's: no reason to cut anybody
         self.cuts = self._alarms = 0
         self._stop = os.eventfd(0)
+        self._news = select.poll()
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
-        """Once the doors are open."""
+        """Once the doors are open, from the thread of the event loop, whose sockets theirs are."""
+        for fd in (self._stop, *self._doors.news_fds):
+            self._news.register(fd, select.POLLIN)
         self._thread.start()
 
     def close(self) -> None:
@@ -83,12 +86,8 @@ class Guard:
         os.close(self._stop)
 
     def _run(self) -> None:
-        poll = select.poll()
-        poll.register(self._stop, select.POLLIN)
-        for fd in self._doors.news_fds:
-            poll.register(fd, select.POLLIN)
         wait_s = ALONE_LOOK_S
-        while all(fd != self._stop for fd, _ in poll.poll(wait_s * 1000)):
+        while all(fd != self._stop for fd, _ in self._news.poll(wait_s * 1000)):
             wait_s = self._look()
             time.sleep(NEWS_S)  # news stay news until the event loop has read them
 
@@ -99,7 +98,7 @@ class Guard:
         if too_much:
             self._relieve(rss_bytes)
         else:
-            self._step = 0
+            self._idle_cut = False
         self._last_bytes = rss_bytes
         self._note_kept(rss_bytes, too_much=too_much)
         if not self._doors.connections and not too_much:
@@ -117,9 +116,11 @@ class Guard:
                 give_back()
                 self._was_cut = False
                 return
-            while not ended and self._step < 2:
-                self._step += 1
-                ended = self._doors.cut_clients(self._is_busy if self._step == 1 else lambda client: False)
+            if not self._idle_cut:
+                self._idle_cut = True
+                ended = self._doors.cut_clients(self._is_busy)
+            if not ended:
+                ended = self._doors.cut_clients(lambda client: False)
         if ended:
             self._was_cut = True
             self.cuts += ended

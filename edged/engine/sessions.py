@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 
 from edged.engine.backends.base import Slot
 
-NOBODY = -1  # the uid of a slot that was opened before anybody asked for it
+NOBODY = -1  # the uid of a slot that was opened before anybody asked for it, and of a peer the kernel says nothing of
 MIN_SHARED_TOKENS = 16  # fewer are read again sooner than they are worth
 _CHUNK = 256
 
@@ -76,7 +76,7 @@ class Idle:
 
     def empty(self, capacity_tokens: int) -> Kept | None:
         """A slot of this capacity that was opened ahead."""
-        ahead = (kept for kept in self._kept.values() if kept.uid == NOBODY)
+        ahead = (kept for kept in self._kept.values() if kept.uid == NOBODY and not kept.slot.tokens)
         return next((kept for kept in ahead if kept.slot.capacity_tokens == capacity_tokens), None)
 
     def to_give_back(self, kv_bytes: int) -> list[Kept]:

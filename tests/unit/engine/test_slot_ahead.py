@@ -8,6 +8,7 @@ import pytest
 
 from edged.engine.load import Loaded
 from edged.engine.sessions import NOBODY
+from edged.serving.peer import UNKNOWN
 from tests.unit.engine.test_fairness import POLICY, Engine
 
 
@@ -39,6 +40,17 @@ def test_the_next_request_of_that_size_finds_its_memory_open(nano: Loaded) -> No
     engine.run()
     assert engine.scheduler.slots.check_books() is None
     assert engine.scheduler.slots.idle.empty(opened[0]) is None
+
+
+def test_what_an_unknown_user_leaves_is_not_handed_on(nano: Loaded) -> None:
+    """The uid of a peer that the kernel says nothing of is -1, too."""
+    engine = Engine(nano)
+    slots = engine.scheduler.slots
+    lease = slots.lease("rid 1", UNKNOWN, None, [1, 2, 3], 256, 0)
+    nano.backend.prefill(lease.slot, [1, 2, 3])
+    slots.end(lease, keep=True, now_s=0.0)
+    assert slots.idle.empty(256) is None
+    slots.give_back(1)
 
 
 def test_a_request_of_another_size_opens_its_own(nano: Loaded) -> None:

@@ -95,7 +95,8 @@ def service_run(config: Path | None) -> int:
             return 0
         if wanted is None:
             last = read_report(folder)
-            if why := not_due(file.window, last, time.time(), held=bool(hold.held(folder))):
+            model = model_of(file, settings.model)
+            if why := not_due(file.window, model, last, time.time(), held=bool(hold.held(folder))):
                 typer.echo(f"{why}; nothing to do", err=True)
                 return 0
         is_idle = None if wanted else _is_idle()

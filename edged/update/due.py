@@ -9,14 +9,14 @@ LOOK_S = 20 * 3600.0
 DONE = frozenset({"up_to_date", "staged"})
 
 
-def not_due(window: str, last: Report, now_s: float, *, held: bool) -> str:
+def not_due(window: str, model: str, last: Report, now_s: float, *, held: bool) -> str:
     """Why the network can be left alone; empty when it is time: once a day, in the window, sooner after a failure.
 
-    `last` is the report of the run before. Raises ConfigError for a window that is none.
+    `last` is the report of the run before, which tells of one model. Raises ConfigError for a window that is none.
     """
     if window and not (parsed := Window.parse(window)).is_open(now_s + last.clock_behind_s):
         return f"outside the maintenance window {parsed}"
     ago_s = now_s - last.checked_s
-    if (held or last.phase in DONE) and 0 <= ago_s < LOOK_S:
+    if last.model == model and (held or last.phase in DONE) and 0 <= ago_s < LOOK_S:
         return f"looked {ago_s / 3600:.1f} hours ago"
     return ""

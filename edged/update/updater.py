@@ -114,7 +114,10 @@ class _Run:
         return None if choice.waits or self._settings.action == "check" else choice.bundle
 
     def _waits(self, clock_behind_s: float) -> str:
-        """Asked again when all is fetched, which may be hours later: what is staged is taken over at once."""
+        """Asked again when all is fetched, which may be hours later: what is staged is taken over at once.
+
+        The hold and the window are those of that moment; mains, heat and work are as they were told at the start.
+        """
         rules = self._settings.rules(hold.held(self._folder))
         return waits(self._settings.box(), rules, self._now_s() + clock_behind_s)
 

@@ -262,16 +262,17 @@ def test_a_window_that_closes_while_it_downloads_leaves_the_files_for_the_next(
 
 def test_the_timer_looks_once_a_day_and_again_after_a_failure() -> None:
     now = datetime(2026, 3, 4, 12, 0).timestamp()
-    looked = Report(phase="up_to_date", checked_s=int(now))
-    assert not_due("", Report(), now, held=False) == ""
-    assert "looked" in not_due("", looked, now + 19 * 3600, held=False)
-    assert not_due("", looked, now + 21 * 3600, held=False) == ""
-    assert not_due("", looked, now - 60, held=False) == ""  # the clock was set back
-    assert not_due("", replace(looked, phase="failed"), now + 3600, held=False) == ""
-    assert not_due("", replace(looked, phase="waiting"), now + 3600, held=False) == ""
-    assert "looked" in not_due("", replace(looked, phase="waiting"), now + 3600, held=True)
-    assert "outside" in not_due("02:00-03:00", Report(), now, held=False)
-    assert not_due("02:00-03:00", Report(clock_behind_s=14 * 3600), now, held=False) == ""
+    looked = Report(phase="up_to_date", model="nano", checked_s=int(now))
+    assert not_due("", "nano", Report(), now, held=False) == ""
+    assert "looked" in not_due("", "nano", looked, now + 19 * 3600, held=False)
+    assert not_due("", "nano", looked, now + 21 * 3600, held=False) == ""
+    assert not_due("", "other", looked, now + 19 * 3600, held=False) == ""  # the last look was for a model of its own
+    assert not_due("", "nano", looked, now - 60, held=False) == ""  # the clock was set back
+    assert not_due("", "nano", replace(looked, phase="failed"), now + 3600, held=False) == ""
+    assert not_due("", "nano", replace(looked, phase="waiting"), now + 3600, held=False) == ""
+    assert "looked" in not_due("", "nano", replace(looked, phase="waiting"), now + 3600, held=True)
+    assert "outside" in not_due("02:00-03:00", "nano", Report(), now, held=False)
+    assert not_due("02:00-03:00", "nano", Report(clock_behind_s=14 * 3600), now, held=False) == ""
 
 
 def test_a_check_downloads_no_model(publisher: Publisher, device: Device, models: list[Path]) -> None:

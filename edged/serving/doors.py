@@ -90,6 +90,10 @@ class Doors:
             stale.door.cut_clients(lambda other: other is not stale)
         return self._unread.has_room(client, size_bytes)
 
+    def unread_of(self, client: Client) -> int:
+        """Bytes of attachments that this client leaves unread."""
+        return self._unread.bytes_of(client)
+
     @property
     def unread_bytes(self) -> int:
         """Attachments of replies that lie unread."""

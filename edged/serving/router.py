@@ -37,7 +37,7 @@ from edged.serving.errands import Errands
 from edged.serving.gate import Gate
 from edged.serving.outbox import Envelope
 from edged.serving.quarantine import Quarantine
-from edged.serving.streams import Stream, Streams
+from edged.serving.streams import BUSY_RETRY_MS, Stream, Streams
 from edged.serving.validate import Refused, input_digest, read_request
 
 log = logging.getLogger(__name__)
@@ -314,8 +314,11 @@ class Router:
         stream = self.streams.get(result.rid)
         if stream is None or self.door.has_room(stream.client, sum(map(len, result.frames))):
             self._last(result.rid, "result", frames=result.frames, **result.fields)
-        else:
+        elif self.door.unread_of(stream.client):
             self._fail(result.rid, SlowConsumer("earlier replies lie unread, and this one is too large to wait"))
+        else:
+            why = "replies that other clients leave unread take the room that this one needs"
+            self._fail(result.rid, Busy(why, retry_after_ms=BUSY_RETRY_MS))
 
     def on_lost(self, link: EngineLink, suspect_rid: int, why: str) -> None:
         """An engine ended: every request it had is answered now; the one in the native call is remembered."""

@@ -38,12 +38,16 @@ class Unread:
         """Of all clients."""
         return sum(held.size_bytes for held in self._held if not held.is_read())
 
+    def bytes_of(self, client: Hashable) -> int:
+        """Of this client."""
+        return sum(held.size_bytes for held in self._held if held.client == client and not held.is_read())
+
     def has_room(self, client: Hashable, size_bytes: int) -> bool:
         """Whether a reply with attachments of this size may be sent to it now: one may always lie there alone."""
         if size_bytes < SMALL_BYTES:
             return True
         self._held = tuple(held for held in self._held if not held.is_read())
-        mine = sum(held.size_bytes for held in self._held if held.client == client)
+        mine = self.bytes_of(client)
         return not (
             (mine and mine + size_bytes > self.limits.max_unread_bytes)
             or (self._held and self.total_bytes + size_bytes > self.limits.max_pending_bytes)

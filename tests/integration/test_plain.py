@@ -19,7 +19,7 @@ import numpy as np
 import pytest
 
 from edged.client import AsyncClient, Client, Tensor
-from edged.errors import EngineLost, InvalidRequest, NotFound, RequestError, Unsupported
+from edged.errors import Busy, EngineLost, InvalidRequest, NotFound, RequestError, Unsupported
 from edged.protocol.codec import pack
 from tests.integration.raw import ROOT, Daemon, Peer, rss_bytes
 from tests.unit.engine import plain_models
@@ -152,15 +152,12 @@ def test_texts_through_the_daemon(tmp_path: Path) -> None:
 def test_a_client_that_leaves_large_replies_unread_costs_its_ceiling_and_no_more(tmp_path: Path) -> None:
     reply_bytes, asked = 16 * 2**20, 10
     folder = plain_models.widener(tmp_path / "wide", reply_bytes // 4)
-    tensor = {"dtype": "float32", "shape": [1, 1], "frame": 0}
     one = np.array([[1.5]], np.float32).tobytes()
     with Daemon(folder, kv_memory_bytes=0, max_unread_bytes=2 * reply_bytes) as daemon:
         before = most = rss_bytes(daemon.ready().pid)
         with Peer(daemon.endpoint, RCVHWM=1, RCVBUF=4096) as slow, Client(daemon.endpoint) as other:
             for number in range(asked):
-                slow.send_frames(
-                    pack({"v": 1, "id": number, "op": "infer", "model": "wide", "inputs": {"x": tensor}}), one
-                )
+                slow.send_frames(widen(number), one)
 
             def all_ran() -> bool:
                 nonlocal most
@@ -176,8 +173,35 @@ def test_a_client_that_leaves_large_replies_unread_costs_its_ceiling_and_no_more
             codes = [end.get("code") for end in ends]
             assert 2 <= codes.count(None) < asked
             assert codes.count("slow_consumer") == asked - codes.count(None)
-            slow.send_frames(pack({"v": 1, "id": 99, "op": "infer", "model": "wide", "inputs": {"x": tensor}}), one)
+            slow.send_frames(widen(99), one)
             assert len(slow.receive_frames()[1]) == reply_bytes  # it has read: it is served again
+
+
+def test_who_has_read_everything_is_not_called_slow_for_what_others_leave_unread(tmp_path: Path) -> None:
+    reply_bytes, asked = 4 * 2**20, 6
+    folder = plain_models.widener(tmp_path / "wide", reply_bytes // 4)
+    ceilings = {"max_unread_bytes": 2 * reply_bytes, "max_pending_bytes": 3 * reply_bytes - 1, "slow_consumer_s": 600}
+    with (
+        Daemon(folder, kv_memory_bytes=0, **ceilings) as daemon,
+        Peer(daemon.ready().endpoint, RCVHWM=1, RCVBUF=4096) as slow,
+        Client(daemon.endpoint) as other,
+    ):
+        for number in range(asked):
+            slow.send_frames(widen(number), bytes(4))
+        daemon.until(lambda: daemon.status()["front"]["counts"].get("infer") == asked, "all to be asked")
+        daemon.until(lambda: not daemon.status()["front"]["live_requests"], "all to be run")
+        with pytest.raises(Busy, match="other clients"):
+            other.infer(inputs={"x": Tensor("float32", (1, 1), bytes(4))})
+        for _ in range(asked):
+            slow.receive_frames()
+        answer = other.infer(inputs={"x": Tensor("float32", (1, 1), bytes(4))})
+        assert len(answer.outputs["y"].data) == reply_bytes
+
+
+def widen(number: int) -> bytes:
+    """The header of a request to the model with large answers; one float goes with it."""
+    tensor = {"dtype": "float32", "shape": [1, 1], "frame": 0}
+    return pack({"v": 1, "id": number, "op": "infer", "model": "wide", "inputs": {"x": tensor}})
 
 
 def test_the_largest_reply_arrives(tmp_path: Path) -> None:

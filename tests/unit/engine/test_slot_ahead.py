@@ -25,11 +25,16 @@ def settle(engine: Engine) -> None:
     raise AssertionError("there is always something left to do")
 
 
-def test_the_next_request_of_that_size_finds_its_memory_open(nano: Loaded) -> None:
-    engine = Engine(nano)
+def served_once(engine: Engine) -> Engine:
+    """One short request has come and gone, and what could be done after it is done."""
     engine.start(1, "set the lab fan to 40 percent", 20)
     engine.run()
     settle(engine)
+    return engine
+
+
+def test_the_next_request_of_that_size_finds_its_memory_open(nano: Loaded) -> None:
+    engine = served_once(Engine(nano))
     opened = slots_opened(engine)
     assert len(opened) == 2
     assert opened[0] == opened[1]
@@ -54,20 +59,14 @@ def test_what_an_unknown_user_leaves_is_not_handed_on(nano: Loaded) -> None:
 
 
 def test_a_request_of_another_size_opens_its_own(nano: Loaded) -> None:
-    engine = Engine(nano)
-    engine.start(1, "set the lab fan to 40 percent", 20)
-    engine.run()
-    settle(engine)
+    engine = served_once(Engine(nano))
     engine.start(2, "which room is warmest", 1000)
     engine.run()
     assert slots_opened(engine)[2] > slots_opened(engine)[1]
 
 
 def test_memory_that_is_wanted_is_taken_from_it_first(nano: Loaded) -> None:
-    engine = Engine(nano)
-    engine.start(1, "set the lab fan to 40 percent", 20)
-    engine.run()
-    settle(engine)
+    engine = served_once(Engine(nano))
     slots = engine.scheduler.slots
     assert [kept.uid == NOBODY for kept in slots.idle.all()] == [True, False]
     assert slots.give_back(1) == 1
@@ -81,18 +80,12 @@ def test_it_takes_no_more_than_a_quarter_of_the_free_memory(nano: Loaded, sizes:
     first.start(1, "set the lab fan to 40 percent", 20)
     first.run()
     capacity_bytes = slots_opened(first)[0] * nano.backend.info.kv_bytes_per_token
-    engine = Engine(nano, capacity_bytes * sizes)
-    engine.start(1, "set the lab fan to 40 percent", 20)
-    engine.run()
-    settle(engine)
+    engine = served_once(Engine(nano, capacity_bytes * sizes))
     assert len(slots_opened(engine)) == (2 if sizes == 5 else 1)
 
 
 def test_it_is_given_back_when_nobody_comes(nano: Loaded) -> None:
-    engine = Engine(nano)
-    engine.start(1, "set the lab fan to 40 percent", 20)
-    engine.run()
-    settle(engine)
+    engine = served_once(Engine(nano))
     slots = engine.scheduler.slots
     later_s = slots.idle.all()[0].since_s + 1
     slots.expire(sessions_before_s=0.0, anonymous_before_s=later_s + 600)
@@ -101,8 +94,5 @@ def test_it_is_given_back_when_nobody_comes(nano: Loaded) -> None:
 
 
 def test_who_keeps_nothing_for_a_shared_beginning_opens_nothing_ahead(nano: Loaded) -> None:
-    engine = Engine(nano, policy=replace(POLICY, prefix_idle_s=0.0))
-    engine.start(1, "set the lab fan to 40 percent", 20)
-    engine.run()
-    settle(engine)
+    engine = served_once(Engine(nano, policy=replace(POLICY, prefix_idle_s=0.0)))
     assert len(slots_opened(engine)) == 1

@@ -21,13 +21,14 @@ PING_SHARE = 0.5  # after this share of the patience, ask whether the daemon is 
 @dataclass(slots=True, eq=False)
 class Pending:
     """One request from its sending to its last reply. `patient`: any word of the daemon's counts as life, since a
-    queue or a long prompt may keep it silent about this very request; otherwise the reply itself must come in time."""
+    queue or a long prompt may keep it silent about this very request; otherwise the reply itself must come in time.
+    `wake` is called at each reply and at the loss; whoever waits sets it."""
 
     id: int
     size_bytes: int
     sent_s: float
     patient: bool
-    wake: Callable[[], None]
+    wake: Callable[[], None] = lambda: None
     replies: deque[dict[str, Any]] = field(default_factory=deque)
     heard: bool = False
     lost: bool = False
@@ -50,12 +51,11 @@ class Exchange:
         now_s: float,
         *,
         patient: bool,
-        wake: Callable[[], None] = lambda: None,
     ) -> tuple[Pending, list[bytes]]:
         """A new request and the frames to send. Raises UsageError for what msgpack cannot carry."""
         number = next(self._ids)
         frames = self.frames(request, number, attachments)
-        pending = Pending(number, sum(map(len, frames)), now_s, patient, wake)
+        pending = Pending(number, sum(map(len, frames)), now_s, patient)
         self._pending[number] = pending
         return pending, frames
 

@@ -65,7 +65,8 @@ Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
 
 
 class Door:
-    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`.
+    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`; `on_first()` when
+    somebody is connected after nobody was.
 
     It is one of so many `doors`, which share the descriptors that are free when it opens.
     """
@@ -78,6 +79,7 @@ class Door:
         on_request: Handler,
         on_gone: Callable[[Client], None],
         on_slow: Callable[[Client, Envelope], None],
+        on_first: Callable[[], None] = lambda: None,
         server_key: ServerKey | None = None,
         doors: int = 1,
         unread: Unread | None = None,
@@ -85,6 +87,7 @@ class Door:
         self.limits, self._doors = limits, doors
         self._unread = unread or Unread(limits)
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
+        self._on_first = on_first
         self._socket = context.socket(zmq.ROUTER)
         for option, value in {
             zmq.ROUTER_MANDATORY: 1,
@@ -276,6 +279,8 @@ class Door:
         if event == zmq.EVENT_ACCEPTED:
             self._open.pop(fd, None)
             self._open[fd] = None
+            if len(self._open) == 1:
+                self._on_first()
             if len(self._open) > self._most_connections():
                 self._cut_one_too_many(self._least_needed(fd))
         else:

@@ -40,6 +40,7 @@ class Doors:
         self._on_request, self._on_gone, self._on_slow = on_request, on_gone, on_slow
         self._doors: list[Door] = []
         self._expected = expected
+        self.on_first: Callable[[], None] = lambda: None  # somebody is connected at a door where nobody was
         self._unread = Unread(limits)
         self._zap: Zap | None = None
 
@@ -58,6 +59,7 @@ class Doors:
             on_request=self._on_request,
             on_gone=self._on_gone,
             on_slow=self._on_slow,
+            on_first=lambda: self.on_first(),
             server_key=keyring.server if keyring is not None else None,
             doors=self._expected,
             unread=self._unread,

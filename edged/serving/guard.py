@@ -30,7 +30,12 @@ FLOODING_BYTES = 16 * 1024  # unread in the kernel: this peer sends faster than 
 
 
 class Connections(Protocol):
-    """The doors, as far as this needs them; its thread calls these. Each cut returns how many connections it ended."""
+    """The doors, as far as this needs them; its thread calls these. Each cut returns how many connections it ended.
+
+    `on_first` is called by the event loop when somebody is connected again after nobody was.
+    """
+
+    on_first: Callable[[], None]
 
     @property
     def connections(self) -> int: ...
@@ -69,13 +74,15 @@ class Guard:
         self._kept_bytes = 0  # the allocator's: no reason to cut anybody
         self.cuts = self._alarms = 0
         self._stop = os.eventfd(0)
+        self._first = os.eventfd(0, os.EFD_NONBLOCK)
         self._news = select.poll()
         self._thread = threading.Thread(target=self._run, name="guard", daemon=True)
 
     def start(self) -> None:
         """Once the doors are open, from the thread of the event loop, whose sockets theirs are."""
-        for fd in (self._stop, *self._doors.news_fds):
+        for fd in (self._stop, self._first, *self._doors.news_fds):
             self._news.register(fd, select.POLLIN)
+        self._doors.on_first = self._somebody_came
         self._thread.start()
 
     def close(self) -> None:
@@ -83,11 +90,19 @@ class Guard:
         os.eventfd_write(self._stop, 1)
         if self._thread.ident is not None:
             self._thread.join()
+        self._doors.on_first = lambda: None
         os.close(self._stop)
+        os.close(self._first)
+
+    def _somebody_came(self) -> None:
+        """The event loop may have read the news before this thread, asleep for long, has seen that there were any."""
+        os.eventfd_write(self._first, 1)
 
     def _run(self) -> None:
         wait_s = ALONE_LOOK_S
-        while all(fd != self._stop for fd, _ in self._news.poll(wait_s * 1000)):
+        while self._stop not in (ready := [fd for fd, _ in self._news.poll(wait_s * 1000)]):
+            if self._first in ready:
+                os.eventfd_read(self._first)
             wait_s = self._look()
             time.sleep(NEWS_S)  # news stay news until the event loop has read them
 

@@ -35,6 +35,7 @@ class Hall:
         self.order: list[int] = []
         self.falling = False
         self.guard: Guard
+        self.on_first: Callable[[], None] = lambda: None
 
     @property
     def connections(self) -> int:
@@ -109,6 +110,22 @@ def test_it_hardly_looks_while_nobody_is_there_and_at_once_when_somebody_comes(h
     assert hall.looks <= looks + 1 + (time.monotonic() - started_s)
     hall.silent, hall.rss_bytes = 1, 101 * MB
     os.eventfd_write(hall.news, 1)
+    until(lambda: hall.silent == 0)
+
+
+@pytest.mark.parametrize("counted", [False, True], ids=["news unread", "news read by the event loop first"])
+def test_whoever_comes_first_wakes_it_whoever_hears_of_it_first(
+    hall: Hall, counted: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("edged.serving.guard.ALONE_LOOK_S", 3600.0)
+    hall.silent, hall.clients = 0, []
+    hall.looked_at(1)
+    time.sleep(0.1)
+    hall.silent, hall.rss_bytes = 1, 101 * MB
+    if counted:
+        hall.on_first()
+    else:
+        os.eventfd_write(hall.news, 1)
     until(lambda: hall.silent == 0)
 
 

@@ -65,10 +65,10 @@ Handler = Callable[[Client, Envelope, Sequence[zmq.Frame]], None]
 
 
 class Door:
-    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`; `on_first()` when
-    somebody is connected after nobody was.
+    """Calls `on_request(client, envelope, frames)`, `on_gone(client)` and `on_slow(client, envelope)`.
 
-    It is one of so many `doors`, which share the descriptors that are free when it opens.
+    And `on_first()` when somebody connects and nobody was connected before. It is one of so many `doors`, which share
+    the descriptors that are free when it opens.
     """
 
     def __init__(

@@ -86,7 +86,8 @@ def test_shapes_are_named_with_their_places(client: Client) -> None:
 
 
 def test_shapes_are_counted(client: Client) -> None:
-    assert ask(client, "How many circles are there?", circle()).text == "1"
+    assert ask(client, "How many circles are there?", circle()).text == "red circle 1: 1"
+    assert ask(client, "How many squares are there?", circle()).text == "red circle: 0"
 
 
 @pytest.mark.parametrize("number", ["7", "42", "80.5", "316"])
@@ -109,7 +110,7 @@ def test_text_turns_after_a_picture_read_only_what_is_new(client: Client) -> Non
     said = client.chat(first, attachments=[shown], max_tokens=80, session="look")
     more = [*first, {"role": "assistant", "content": said.text}, user("How many circles are there?")]
     second = client.chat(more, attachments=[shown], max_tokens=20, session="look")
-    assert second.text == "1"
+    assert second.text == "red circle 1: 1"
     assert second.usage.cached_tokens > IMAGE_TOKENS
     client.session_close("look")
 

@@ -40,13 +40,21 @@ def test_a_description_names_everything_in_reading_order() -> None:
 
 
 def test_counts_are_right() -> None:
-    right = {"shapes": 3, "circles": 2, "rings": 1, "red shapes": 2, "blue shapes": 1, "red circles": 1}
+    right = {
+        "shapes": "red circle 1, blue circle 2, red ring 3: 3",
+        "circles": "red circle 1, blue circle 2, red ring: 2",
+        "rings": "red circle, blue circle, red ring 1: 1",
+        "red shapes": "red circle 1, blue circle, red ring 2: 2",
+        "blue shapes": "red circle, blue circle 1, red ring: 1",
+        "red circles": "red circle 1, blue circle, red ring: 1",
+        "squares": "red circle, blue circle, red ring: 0",
+    }
     seen = set()
     for seed in range(400):
         exchange = count(Random(seed), THREE)
-        for what, number in right.items():
+        for what, answer in right.items():
             if exchange.question.lower().split("how many ")[-1].split("count the ")[-1].rstrip("?.").startswith(what):
-                assert exchange.answer == str(number), exchange
+                assert exchange.answer == answer, exchange
                 seen.add(what)
     assert seen == set(right)
 

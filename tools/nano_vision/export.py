@@ -20,7 +20,6 @@ from nano.export import check_same, cleared_aside, phi3, run_builder, take_place
 from nano.tokenizer import save_tokenizer
 from nano_vision.model import (
     CELLS,
-    CHANGES,
     DIGITS,
     GRID,
     MIDDLE,
@@ -28,6 +27,7 @@ from nano_vision.model import (
     PLACES,
     THINGS,
     ConvNorm,
+    Lists,
     Look,
     NanoVision,
 )
@@ -252,15 +252,18 @@ def _lists(graph: _Graph, model: NanoVision, features: dict[str, str]) -> str:
         shape = graph.node("Concat", ["images", "used", f"{name}.count", "channels"], f"{name}.views_shape", axis=0)
         views[name] = graph.node("Reshape", [features[name], shape], f"{name}.views")
     none = graph.weight("nothing_there", np.array(0, dtype=np.int64))
-    verdicts = {
-        name: _verdict(graph, model.seen[name], views["column" if name.startswith("column") else "ninth"], name)
-        for name in ("place_shape", "place_colour", "column_order")
+    logits = {
+        name: _mapped(
+            graph, model.seen[name], views["column" if name.startswith("column") else "ninth"], f"seen.{name}"
+        )
+        for name in ("place_shape", "place_colour", "column_digit", "column_order")
     }
+    verdicts = {name: graph.node("ArgMax", [value], name, axis=3, keepdims=0) for name, value in logits.items()}
+    sure = {name: graph.node("Softmax", [value], f"{name}.sure", axis=3) for name, value in logits.items()}
     before = {name: _before(graph, value, name) for name, value in verdicts.items()}
     shape, shape_before = verdicts["place_shape"], before["place_shape"]
     there = graph.node("Not", [graph.node("Equal", [shape, none], "empty")], "there")
     was_there = graph.node("Not", [graph.node("Equal", [shape_before, none], "was_empty")], "was_there")
-    things = _choose(graph, there, THINGS, "things")
     order = graph.node("Unsqueeze", [verdicts["column_order"], "two"], "order")
     marks = graph.weight("digit_numbers", np.arange(1, DIGITS + 1, dtype=np.int64).reshape(1, 1, DIGITS, 1))
     is_digit = graph.node(
@@ -268,34 +271,29 @@ def _lists(graph: _Graph, model: NanoVision, features: dict[str, str]) -> str:
     )
     total = graph.node("ReduceSum", [is_digit, graph.weight("last_axis", [3])], "digit_columns", keepdims=1)
     total = graph.node("Max", [total, graph.weight("at_least_one", np.array(1, dtype=np.float32))], "digit_divisor")
-    digits = graph.node("MatMul", [graph.node("Div", [is_digit, total], "digit_shares"), views["column"]], "digits")
+    shares = graph.node("Div", [is_digit, total], "digit_shares")
+    digits = graph.node("MatMul", [shares, views["column"]], "digits")
+    digit_names = graph.node("MatMul", [shares, sure["column_digit"]], "digit_names")
     same_shape = graph.node("Equal", [shape, shape_before], "same_shape")
     same_colour = graph.node("Equal", [verdicts["place_colour"], before["place_colour"]], "same_colour")
     both = graph.node("And", [there, was_there], "both_there")
     recoloured = graph.node("And", [both, graph.node("Not", [same_colour], "other_colour")], "recoloured")
     changed = graph.node("Or", [graph.node("Not", [same_shape], "other_shape"), recoloured], "changed")
-    changes = _choose(graph, changed, CHANGES, "changes")
-    seen = graph.node("MatMul", [things, views["ninth"]], "thing_features")
-    after = graph.node("MatMul", [changes, views["ninth"]], "after_features")
-    earlier = graph.node("MatMul", [changes, _before(graph, views["ninth"], "ninths")], "before_features")
-    digits_before = _before(graph, digits, "digits")
-    thing_parts = [
-        _mapped(graph, lists.thing, seen, "list.thing"),
-        graph.node("MatMul", [things, place], "thing_places"),
-    ]
+    now = (views["ninth"], sure["place_shape"], sure["place_colour"])
+    earlier = tuple(_before(graph, values, f"now.{at}") for at, values in enumerate(now))
     digit_parts = [
         _mapped(graph, lists.digit, digits, "list.digit"),
-        _mapped(graph, lists.digit_before, digits_before, "list.digit_before"),
+        _mapped(graph, lists.digit_before, _before(graph, digits, "digits"), "list.digit_before"),
+        _mapped(graph, lists.mark, digit_names, "list.mark"),
+        _mapped(graph, lists.mark_before, _before(graph, digit_names, "digit_names"), "list.mark_before"),
     ]
-    change_parts = [
-        _mapped(graph, lists.after, after, "list.after"),
-        _mapped(graph, lists.before, earlier, "list.before"),
-        graph.node("MatMul", [changes, place], "change_places"),
-    ]
+    new = graph.node("And", [there, changed], "new_there")
+    old = graph.node("And", [was_there, changed], "old_there")
     parts = [
-        graph.node("Sum", thing_parts, "thing_entries"),
+        _called(graph, lists, _choose(graph, there, THINGS, "things"), now, place, "things"),
         graph.node("Sum", digit_parts, "digit_entries"),
-        graph.node("Sum", change_parts, "change_entries"),
+        _called(graph, lists, _choose(graph, new, 1, "new"), now, place, "new"),
+        _called(graph, lists, _choose(graph, old, 1, "old"), earlier, place, "old"),
     ]
     last = graph.node("Sub", [graph.cut(parts[0], "zero", "one", "two", "one_entry"),
                               graph.cut(parts[0], "zero", "one", "two", "one_entry_again")], "no_entry")  # fmt: skip
@@ -303,10 +301,12 @@ def _lists(graph: _Graph, model: NanoVision, features: dict[str, str]) -> str:
     return graph.node("Add", [joined, graph.weight("list.entry", lists.entry)], "lists")
 
 
-def _verdict(graph: _Graph, head: nn.Module, features: str, name: str) -> str:
-    """[images, squares + 1, n]: the likeliest class."""
-    assert isinstance(head, nn.Linear)
-    return graph.node("ArgMax", [_mapped(graph, head, features, f"verdict.{name}")], name, axis=3, keepdims=0)
+def _called(graph: _Graph, lists: Lists, chosen: str, values: tuple[str, ...], place: str, name: str) -> str:
+    """The entries of chosen ninths: what is there, and where that is."""
+    parts = [graph.node("MatMul", [chosen, place], f"{name}.places")]
+    for at, (layer, value) in enumerate(zip((lists.thing, lists.shape, lists.colour), values, strict=True)):
+        parts.append(_mapped(graph, layer, graph.node("MatMul", [chosen, value], f"{name}.{at}"), f"list.{name}.{at}"))
+    return graph.node("Sum", parts, f"{name}.entries")
 
 
 def _mapped(graph: _Graph, layer: nn.Linear, x: str, name: str) -> str:

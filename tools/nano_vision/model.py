@@ -21,7 +21,7 @@ IMAGE_TOKENS = 2 * (CELLS + GRID) + 1
 SALIENCE = 3.0  # of the components by which lists are found, against 0.5 of others
 MOST_IMAGES = 8  # pictures that are told apart by their number
 PLACES = 9
-THINGS, DIGITS, CHANGES = 5, 4, 2  # entries of the lists
+THINGS, DIGITS = 5, 4  # entries of the lists
 MIDDLE = slice(4, 8)  # the rows of cells in which a display stands
 # What training asks of the encoder alone: of each cell, of each ninth of the picture, of each column of its middle, of
 # the whole. Class 0 is nothing.
@@ -131,37 +131,64 @@ class Look(nn.Module):
 
 class Lists(nn.Module):
     """What the encoder has recognised, as short lists in reading order, one token for each entry: the things, the
-    digits of a display, and what is other than in the picture before. Chosen by the encoder's own verdicts."""
+    digits of a display, and what is other than in the picture before: the first thing that was not there so, and the
+    first that is not there so any more.
+
+    Chosen by the encoder's own verdicts, and an entry says them beside the features: a decoder as small as this
+    compares names far sooner than features.
+    """
 
     def __init__(self, channels: int, hidden: int) -> None:
         super().__init__()
         self.thing = nn.Linear(channels, hidden)
         self.digit = nn.Linear(channels, hidden)
         self.digit_before = nn.Linear(channels, hidden, bias=False)
-        self.after = nn.Linear(channels, hidden)
-        self.before = nn.Linear(channels, hidden, bias=False)
+        self.shape = _names("place_shape", hidden)
+        self.colour = _names("place_colour", hidden)
+        self.mark = _names("column_digit", hidden)
+        self.mark_before = _names("column_digit", hidden)
         self.entry = nn.Parameter(torch.randn(GRID, hidden) * 0.5)  # the last one is not used by a list
 
     def forward(self, features: Features, seen: dict[str, Tensor], place: Tensor, pictures: int) -> Tensor:
         """[B, 12, hidden]; `place` [9, hidden] is how a ninth of the picture is called."""
         shape, colour = seen["place_shape"].argmax(-1), seen["place_colour"].argmax(-1)
         dtype = features.place.dtype
-        things = _choose(shape != 0, THINGS).to(dtype)
+        sure = {
+            name: seen[name].detach().softmax(-1).to(dtype) for name in ("place_shape", "place_colour", "column_digit")
+        }
         order = seen["column_order"].argmax(-1)[:, None] == torch.arange(1, DIGITS + 1)[:, None]
         columns = order.to(dtype) / order.sum(-1, keepdim=True).clamp(min=1).to(dtype)
-        digits = columns @ features.column
+        digits, marks = columns @ features.column, columns @ sure["column_digit"]
         shape_before, colour_before = _before(shape, pictures), _before(colour, pictures)
         recoloured = (shape != 0) & (shape_before != 0) & (colour != colour_before)
-        changes = _choose((shape != shape_before) | recoloured, CHANGES).to(dtype)
+        changed = (shape != shape_before) | recoloured
+        now = (features.place, sure["place_shape"], sure["place_colour"])
+        earlier = tuple(_before(values, pictures) for values in now)
+
+        def called(there: Tensor, count: int, values: tuple[Tensor, ...]) -> Tensor:
+            chosen = _choose(there, count).to(dtype)
+            looks, shapes, colours = (chosen @ each for each in values)
+            out: Tensor = self.thing(looks) + self.shape(shapes) + self.colour(colours) + chosen @ place.to(dtype)
+            return out
+
         entries = (
-            self.thing(things @ features.place) + things @ place.to(dtype),
-            self.digit(digits) + self.digit_before(_before(digits, pictures)),
-            self.after(changes @ features.place)
-            + self.before(changes @ _before(features.place, pictures))
-            + changes @ place.to(dtype),
+            called(shape != 0, THINGS, now),
+            self.digit(digits)
+            + self.digit_before(_before(digits, pictures))
+            + self.mark(marks)
+            + self.mark_before(_before(marks, pictures)),
+            called((shape != 0) & changed, 1, now),
+            called((shape_before != 0) & changed, 1, earlier),
             torch.zeros(len(shape), 1, place.shape[1], dtype=dtype),
         )
         return torch.cat(entries, 1) + self.entry
+
+
+def _names(verdict: str, hidden: int) -> nn.Linear:
+    """How each class of a verdict is called in the decoder's space; at first by nothing."""
+    made = nn.Linear(SEEN[verdict], hidden, bias=False)
+    nn.init.zeros_(made.weight)
+    return made
 
 
 def _choose(there: Tensor, count: int) -> Tensor:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from random import Random
 
 from nano_vision.drawing import Look, some_look
-from nano_vision.scenes import COLOURS, PLACES, SHAPES, Scene, Split, changed, some_scene, split_of, where
+from nano_vision.scenes import COLOURS, PLACES, SHAPES, Scene, Split, Thing, changed, some_scene, split_of, where
 
 SKILLS = ("describe", "count", "read", "compare", "find")
 
@@ -49,22 +49,29 @@ def describe(rng: Random, scene: Scene) -> Exchange:
 
 
 def count(rng: Random, scene: Scene) -> Exchange:
-    """How many shapes of a kind, of a colour, or of both."""
+    """How many shapes of a kind, of a colour, or of both: counted aloud, the number last."""
     thing = rng.choice(scene.things) if scene.things and rng.random() < 0.7 else None
     shape = thing.shape if thing else rng.choice(SHAPES)
     colour = thing.colour if thing else rng.choice(tuple(COLOURS))
     kind = rng.randrange(4)
     if kind == 0:
-        what, right = "shapes", len(scene.things)
+        what, meant = "shapes", set(scene.things)
     elif kind == 1:
-        what, right = _plural(shape), sum(other.shape == shape for other in scene.things)
+        what, meant = _plural(shape), _those(scene, shape=shape)
     elif kind == 2:
-        what, right = f"{colour} shapes", sum(other.colour == colour for other in scene.things)
+        what, meant = f"{colour} shapes", _those(scene, colour=colour)
     else:
-        what = f"{colour} {_plural(shape)}"
-        right = sum(other.colour == colour and other.shape == shape for other in scene.things)
+        what, meant = f"{colour} {_plural(shape)}", _those(scene, shape=shape, colour=colour)
     form = rng.choice(("How many {} are there?", "How many {} do you see?", "Count the {}."))
-    return Exchange("count", form.format(what), str(right))
+    aloud, number = [], 0
+    for other in scene.things:
+        number += other in meant
+        aloud.append(f"{other.name} {number}" if other in meant else other.name)
+    return Exchange("count", form.format(what), f"{', '.join(aloud)}: {number}" if aloud else "0")
+
+
+def _those(scene: Scene, **alike: str) -> set[Thing]:
+    return {thing for thing in scene.things if all(getattr(thing, name) == value for name, value in alike.items())}
 
 
 def find(rng: Random, scene: Scene) -> Exchange:
@@ -92,8 +99,8 @@ def read(rng: Random, scene: Scene) -> Exchange:
 def about_one(rng: Random, scene: Scene, skill: str | None = None) -> Exchange:
     """Some question about one picture."""
     if skill is None:
-        skills, shares = (("read", "describe", "count", "find"), (5, 3, 1, 1)) if scene.instrument else (
-            ("describe", "count", "find"), (3, 4, 3)
+        skills, shares = (("read", "describe", "count", "find"), (5, 3, 1, 2)) if scene.instrument else (
+            ("describe", "count", "find"), (2, 4, 3)
         )  # fmt: skip
         skill = rng.choices(skills, shares)[0]
     return {"describe": describe, "count": count, "find": find, "read": read}[skill](rng, scene)

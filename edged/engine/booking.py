@@ -13,7 +13,8 @@ from edged.engine.job import Waiting
 from edged.engine.neighbours import Neighbours
 from edged.engine.slots import Slots
 
-AHEAD_SHARE = 0.25  # of the free memory that a slot nobody has asked for may take
+AHEAD_SHARE = 0.25  # of the free memory that a slot nobody has asked for may take…
+AHEAD_BYTES = 512 * 2**20  # …and at most so much: who comes meanwhile waits until it is open, some 0.3 s
 
 
 class Booking:
@@ -59,7 +60,8 @@ class Booking:
         with self._neighbours.booking() as had:
             if not had or not self.admitting or self.wanted_bytes():
                 return False
-            fits = tokens * self._info.kv_bytes_per_token <= AHEAD_SHARE * self.books().free_bytes
+            kv_bytes = tokens * self._info.kv_bytes_per_token
+            fits = kv_bytes <= min(AHEAD_BYTES, AHEAD_SHARE * self.books().free_bytes)
             if fits:
                 self._promise_more(tokens)
         return fits

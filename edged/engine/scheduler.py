@@ -112,14 +112,14 @@ class Scheduler:
         return not self.busy and (self.slots.ahead_tokens > 0 or self._unread is not None)
 
     def settle(self) -> None:
-        """While nothing runs, for the next request: KV memory that it need not wait for; or one slice of what the next
-        turn of a session would have to read."""
+        """While nothing runs, for the next request: one slice of what the next turn of a session would have to read; or
+        KV memory that it need not wait for."""
         self._backend.rid = 0
-        if self.slots.ahead_tokens:
+        if self._unread is not None:
+            self.slots.reread(self._unread, self._pace.slice_tokens())
+        else:
             self.slots.open_ahead(self._clock(), fits=self._policy.prefix_idle_s > 0 and self.booking.has_room_ahead())
             self.booking.tell(self._short)
-        elif self._unread is not None:
-            self.slots.reread(self._unread, self._pace.slice_tokens())
 
     @property
     def _unread(self) -> Kept | None:

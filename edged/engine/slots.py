@@ -78,7 +78,8 @@ class Slots:
                 self.give_back(reclaim_bytes)
                 reclaim_bytes = 0
                 lease = self._open(owner, uid, session, capacity_tokens)
-            self.ahead_tokens = capacity_tokens
+            if session is None:  # a session has its slot for its next turn
+                self.ahead_tokens = capacity_tokens
         self._leased[lease.number] = lease
         self.give_back(reclaim_bytes)
         return lease

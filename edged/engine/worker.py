@@ -160,7 +160,7 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
                 _leave_provider(front, options, loaded.selection.got.key)
             if not scheduler.busy:
                 next_tick_s = 0.0  # nor that something runs
-        elif scheduler.unsettled:
+        elif scheduler.unsettled and started_s < next_tick_s:  # what is due to be told is told first
             scheduler.settle()
             _rest(scheduler, heat.rest_s(time.monotonic() - started_s))
         now_s = time.monotonic()

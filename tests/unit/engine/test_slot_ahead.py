@@ -96,3 +96,11 @@ def test_it_is_given_back_when_nobody_comes(nano: Loaded) -> None:
 def test_who_keeps_nothing_for_a_shared_beginning_opens_nothing_ahead(nano: Loaded) -> None:
     engine = served_once(Engine(nano, policy=replace(POLICY, prefix_idle_s=0.0)))
     assert len(slots_opened(engine)) == 1
+
+
+def test_a_session_has_its_slot_already(nano: Loaded) -> None:
+    engine = Engine(nano)
+    engine.start(1, "set the lab fan to 40 percent", 20, session="chat")
+    engine.run()
+    settle(engine)
+    assert len(slots_opened(engine)) == 1

@@ -15,6 +15,7 @@ from typing import Any
 import zmq
 
 from edged import __version__, logs, systemd
+from edged.allocator import give_large_back_at_once
 from edged.config import Settings
 from edged.errors import ConfigError, OwnerError, RequestError
 from edged.hardware.budget import Reserve
@@ -24,7 +25,6 @@ from edged.protocol.endpoint import listen_endpoint, socket_path
 from edged.protocol.limits import WireLimits
 from edged.protocol.shared_ledger import SharedLedger
 from edged.serving.access import make_access
-from edged.serving.allocator import give_large_back_at_once
 from edged.serving.audit import Audit
 from edged.serving.engine_link import EngineLink, State
 from edged.serving.engines import Engines

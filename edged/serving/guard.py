@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
-from edged.serving.allocator import give_back
+from edged.allocator import give_back
 from edged.serving.door import Client
 
 log = logging.getLogger(__name__)

@@ -15,7 +15,6 @@ test_prefix_reuse.py).
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 from collections.abc import Callable, Sequence
@@ -25,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import onnxruntime_genai as og
 
+from edged.allocator import give_back
 from edged.engine.backends.base import ModelInfo, Slot
 from edged.engine.backends.vocabulary import read_vocabulary
 from edged.engine.plain_text import PlainText
@@ -37,7 +37,6 @@ from edged.store.manifest import ModelManifest
 if TYPE_CHECKING:
     from edged.engine.images.pictures import Picture
 
-_libc = ctypes.CDLL(None)
 TRIM_BYTES = 16 * 2**20  # KV memory worth asking glibc to give back
 TILE_ROWS = 32  # divides the tile height of every usual head size
 CPU_AS_IT_COMES = Setting(CPU.key)
@@ -205,7 +204,7 @@ class GenaiBackend:
     def close_slot(self, slot: Slot) -> None:
         _own(slot).generator = None
         if slot.capacity_tokens * self.info.kv_bytes_per_token >= TRIM_BYTES:
-            _libc.malloc_trim(0)
+            give_back()
 
 
 def _without_lone_row(tokens: Sequence[int]) -> list[Sequence[int]]:

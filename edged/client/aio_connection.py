@@ -11,10 +11,11 @@ from typing import Any
 import zmq
 
 from edged.client import requests
-from edged.client.connection import DOUBT_S, LINGER_MS, Key, connect, has_message, set_options
+from edged.client.connection import DOUBT_S, LINGER_MS, Key, connect, set_options
 from edged.client.errors import BadReply, DaemonNotFound, NoReply, UsageError
 from edged.client.exchange import Exchange, Pending
 from edged.client.locate import find_daemon, find_key, trouble_at
+from edged.protocol.sockets import has_message
 
 LAST_WORDS_S = 0.02  # what the daemon said before it went still counts: it is read first
 FULL_WAIT_S = 0.01  # between two tries to send when the socket takes no more

@@ -16,11 +16,11 @@ from edged.client.exchange import Exchange, Pending
 from edged.client.locate import find_daemon, find_key, trouble_at
 from edged.client.network import needs_key, use_key
 from edged.protocol.keys import ClientKey
+from edged.protocol.sockets import has_message
 
 Key = str | Path | ClientKey | None
 LINGER_MS = 300  # a last `cancel` may still leave
 RECONNECT_MS = 50
-READABLE = int(zmq.POLLIN)  # pyzmq's enum costs more than the question
 DOUBT_S = 0.25  # after a loss, until something is heard: look again so often whether there is a daemon at all
 
 
@@ -139,11 +139,6 @@ def set_options(socket: zmq.Socket[Any], endpoint: str, key: ClientKey | None) -
     socket.setsockopt(zmq.LINGER, LINGER_MS)
     socket.setsockopt(zmq.RECONNECT_IVL, RECONNECT_MS)
     socket.setsockopt(zmq.RECONNECT_IVL_MAX, 2000)
-
-
-def has_message(socket: zmq.Socket[Any]) -> bool:
-    """Whether one can be received now; cheaper than a poll."""
-    return bool(int(socket.getsockopt(zmq.EVENTS)) & READABLE)
 
 
 def connect(socket: zmq.Socket[Any], endpoint: str) -> None:

@@ -7,9 +7,10 @@ from collections.abc import Callable, Sequence
 
 import zmq
 
+from edged.protocol.sockets import has_message
+
 BURST = 64  # messages taken before other work of the loop gets its turn…
 BURST_FRAMES = 4096  # …or as many frames, of a message that has more than it may
-READABLE = int(zmq.POLLIN)  # pyzmq's enum costs more than the question
 SAFETY_S = 1.0  # the socket's fd is edge-triggered: a rare second look costs nothing and loses nothing
 
 
@@ -57,8 +58,7 @@ class Pump:
             pass
 
     def _has_message(self) -> bool:
-        """Cheaper than to try; it also arms the fd again."""
-        return not self._closed and bool(int(self._socket.getsockopt(zmq.EVENTS)) & READABLE)
+        return not self._closed and has_message(self._socket)
 
     def _go_on(self) -> None:
         if not self._scheduled:

@@ -53,9 +53,10 @@ class Booking:
                 self._promise_more(outcome.capacity_tokens)
         return outcome
 
-    def has_room_ahead(self) -> bool:
-        """Whether the slot that the next request may want may be opened before it is asked for; if so, promised."""
-        tokens = self._slots.ahead_tokens
+    def has_room_ahead(self, tokens: int) -> bool:
+        """Whether a slot of so many tokens may be opened before anybody asks for it; if so, promised."""
+        if self._policy.prefix_idle_s <= 0:
+            return False
         self._budget_bytes()
         with self._neighbours.booking() as had:
             if not had or not self.admitting or self.wanted_bytes():

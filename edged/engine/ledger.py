@@ -40,11 +40,15 @@ class Ledger:
         self._entries[number] = entry
         self._add(entry, 1)
 
-    def change(self, number: int, *, owner: str, running: bool) -> None:
-        """The same memory changes hands: a request ends and its slot idles, or an idle slot is taken up."""
+    def change(self, number: int, *, owner: str, running: bool, uid: int | None = None) -> None:
+        """The same memory changes hands: a request ends and its slot idles, or an idle slot is taken up.
+
+        `uid` is the new holder's, when that is another.
+        """
         entry = self._entries[number]
         self._add(entry, -1)
-        self._entries[number] = entry = replace(entry, owner=owner, running=running)
+        uid = entry.uid if uid is None else uid
+        self._entries[number] = entry = replace(entry, owner=owner, uid=uid, running=running)
         self._add(entry, 1)
 
     def release(self, number: int) -> None:

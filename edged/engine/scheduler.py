@@ -118,7 +118,7 @@ class Scheduler:
         if self._unread is not None:
             self.slots.reread(self._unread, self._pace.slice_tokens())
         else:
-            self.slots.open_ahead(self._clock(), fits=self._policy.prefix_idle_s > 0 and self.booking.has_room_ahead())
+            self.slots.open_ahead(self._clock(), self.booking.has_room_ahead)
             self.booking.tell(self._short)
 
     @property

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from edged.engine.announced import AnnouncedBackend
@@ -125,15 +125,17 @@ class Slots:
 
     def _fill(self, empty: Kept, owner: str, uid: int, session: str | None) -> Lease:
         self.idle.take(empty)
-        self.ledger.release(empty.number)
-        self.ledger.book(empty.number, Entry(owner, uid, empty.slot.capacity_tokens, empty.kv_bytes, running=True))
+        self.ledger.change(empty.number, owner=owner, uid=uid, running=True)
         return Lease(empty.number, empty.slot, uid, session, empty.kv_bytes, 0)
 
-    def open_ahead(self, now_s: float, *, fits: bool) -> None:
-        """Open the slot that the next request may want, unless there is one: the kernel hands memory over page by page,
-        100 ms for 400 MB. It idles as any other, and is the first to be given back."""
+    def open_ahead(self, now_s: float, has_room: Callable[[int], bool]) -> None:
+        """Open the slot that the next request may want, unless there is one or `has_room(its tokens)` says no.
+
+        The kernel hands memory over page by page, 100 ms for 400 MB. The slot idles as any other, and is the first to
+        be given back.
+        """
         tokens, self.ahead_tokens = self.ahead_tokens, 0
-        if not fits or self.idle.empty(tokens) is not None:
+        if self.idle.empty(tokens) is not None or not has_room(tokens):
             return
         try:
             opened = self._open("ahead", NOBODY, None, tokens, running=False)

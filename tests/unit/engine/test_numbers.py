@@ -92,7 +92,7 @@ def test_the_ledger_always_knows_what_is_held(steps: list[tuple[str, int]]) -> N
             ledger.change(running[0], owner="idle", running=False)
             live[running[0]] = False
         elif what == "take" and idle:
-            ledger.change(idle[0], owner="again", running=True)
+            ledger.change(idle[0], owner="again", uid=size % 3, running=True)
             live[idle[0]] = True
         elif what == "free" and live:
             del live[victim := next(iter(live))]

@@ -42,6 +42,7 @@ def test_the_next_request_of_that_size_finds_its_memory_open(nano: Loaded) -> No
     engine.scheduler.turn()
     assert slots_opened(engine) == opened, "nothing had to be opened while the request waited"
     assert engine.scheduler.slots.ledger.running_bytes == opened[0] * nano.backend.info.kv_bytes_per_token
+    assert engine.scheduler.slots.ledger.held_by(NOBODY) == (0, 0), "it is booked on who has it now"
     engine.run()
     assert engine.scheduler.slots.check_books() is None
     assert engine.scheduler.slots.idle.empty(opened[0]) is None

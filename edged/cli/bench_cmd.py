@@ -34,9 +34,13 @@ def bench(
     from rich.console import Console
     from rich.progress import Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 
-    from edged.bench.run import run
+    from edged.bench.run import FIGURES, run
     from edged.config import load
 
+    wanted = frozenset(name.strip() for part in only for name in part.split(",")) if only else FIGURES
+    if wanted - FIGURES:
+        unknown = ", ".join(sorted(wanted - FIGURES))
+        raise typer.BadParameter(f"{unknown}: choose from {', '.join(sorted(FIGURES))}", param_hint="--only")
     settings, _ = load()
     console = Console(stderr=True)
     with Progress(
@@ -49,7 +53,7 @@ def bench(
             repeats=repeats,
             max_tokens=max_tokens,
             threads=threads,
-            only=frozenset(only or ()),
+            only=wanted,
             tell=lambda phase: progress.update(task, description=phase),
         )
     machine = {"cpus": os.cpu_count(), "machine": platform.machine(), "load_1m": round(os.getloadavg()[0], 2)}

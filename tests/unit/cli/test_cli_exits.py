@@ -92,3 +92,11 @@ def test_the_daemon_carries_neither_typer_nor_rich() -> None:
     )
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr
+
+
+def test_bench_names_a_figure_that_it_does_not_have() -> None:
+    command = [sys.executable, "-m", "edged", "bench", "--only", "speed,nonsense"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == USAGE
+    assert "nonsense" in done.stderr
+    assert "session" in done.stderr

@@ -145,7 +145,7 @@ def vision_graph(model: NanoVision, path: Path) -> None:
     """
     graph, projector = _Graph(), model.projector
     hidden = projector.cell.here.out_features
-    for name, number in {"zero": 0, "one": 1, "two": 2, "minus_one": -1, "grid": GRID, "cells": CELLS}.items():
+    for name, number in {"zero": 0, "one": 1, "two": 2, "minus_one": -1, "grid": GRID}.items():
         graph.weight(name, [number])
     graph.weight("hidden", [hidden])
     graph.weight("channels", [projector.cell.here.in_features])
@@ -259,7 +259,10 @@ def _lists(graph: _Graph, model: NanoVision, features: dict[str, str]) -> str:
         for name in ("place_shape", "place_colour", "column_digit", "column_order")
     }
     verdicts = {name: graph.node("ArgMax", [value], name, axis=3, keepdims=0) for name, value in logits.items()}
-    sure = {name: graph.node("Softmax", [value], f"{name}.sure", axis=3) for name, value in logits.items()}
+    sure = {
+        name: graph.node("Softmax", [logits[name]], f"{name}.sure", axis=3)
+        for name in ("place_shape", "place_colour", "column_digit")
+    }
     before = {name: _before(graph, value, name) for name, value in verdicts.items()}
     shape, shape_before = verdicts["place_shape"], before["place_shape"]
     there = graph.node("Not", [graph.node("Equal", [shape, none], "empty")], "there")

@@ -82,10 +82,12 @@ class AnnouncedBackend:
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         self._pulse.beat(self._pace.step_allowed_s(len(slots)), self.rid)
+        held = sum(len(slot.tokens) for slot in slots)
         started_s = time.perf_counter()
         with self._counted():
             picked = self._backend.step(slots)
-        self._pace.stepped((time.perf_counter() - started_s) / len(slots))
+        if sum(len(slot.tokens) for slot in slots) > held:  # the first token after a prompt is there without a pass
+            self._pace.stepped((time.perf_counter() - started_s) / len(slots))
         self._pulse.beat(BETWEEN_CALLS_S)
         return picked
 

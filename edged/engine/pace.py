@@ -26,26 +26,29 @@ class Pace:
         self._slice_s, self._alone_s = slice_s, alone_s
         self.prefill_tps = 0.0
         self.step_s = 0.0
+        self.pass_s = 0.0  # what one pass costs however few tokens it reads: mostly, that all weights are read once
         self.seeing_tps = 0.0
 
     def slice_tokens(self, left_tokens: int = 0, *, alone: bool = False) -> int:
         """How many prompt tokens to read in the next slice, so that it takes about `slice_s`.
 
-        Each slice reads all weights once, which is most of what a decode step costs too. On a large model that is a
-        fifth of a short slice, so a request that is `alone` gets longer ones, of `alone_s` at the most; and when that
-        leaves less than half a slice of `left_tokens`, all of them.
+        Each slice costs one pass beside its tokens. On a large model that is a sixth of a short slice and more, so a
+        request that is `alone` gets longer ones, of `alone_s` at the most; and when that leaves less than half a slice
+        of `left_tokens`, all of them.
         """
         if not self.prefill_tps:
             return FIRST_SLICE_TOKENS
         slice_s = self._slice_s
         if alone:
-            slice_s = max(slice_s, min(self._alone_s, self.step_s / PASS_SHARE))
+            slice_s = max(slice_s, min(self._alone_s, self.pass_s / PASS_SHARE))
         tokens = max(FIRST_SLICE_TOKENS, min(MAX_SLICE_TOKENS, int(self.prefill_tps * slice_s)))
         return left_tokens if alone and tokens < left_tokens <= tokens + tokens // 2 else tokens
 
     def prefilled(self, tokens: int, took_s: float) -> None:
-        """A slice was read. Tiny ones say little about the rate and are not counted once there is one."""
-        if took_s > 0 and (tokens >= FIRST_SLICE_TOKENS or not self.prefill_tps):
+        """A slice was read. Tiny ones say little about the rate, once there is one, but what a pass costs."""
+        if tokens < FIRST_SLICE_TOKENS and self.prefill_tps:
+            self.pass_s = _smooth(self.pass_s, max(0.0, took_s - tokens / self.prefill_tps))
+        elif took_s > 0:
             self.prefill_tps = _smooth(self.prefill_tps, tokens / took_s)
 
     def saw(self, tokens: int, took_s: float) -> None:
@@ -58,7 +61,7 @@ class Pace:
 
     def forget(self) -> None:
         """Start measuring anew."""
-        self.prefill_tps = self.step_s = self.seeing_tps = 0.0
+        self.prefill_tps = self.step_s = self.pass_s = self.seeing_tps = 0.0
 
     def forget_sight(self) -> None:
         """The first look pays for what is made lazily."""

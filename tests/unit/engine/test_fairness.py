@@ -204,3 +204,15 @@ def test_memory_for_one_lets_the_second_wait_and_then_run(nano: Loaded) -> None:
     assert engine.of(3, wire.Failed)[0].max_tokens_fit == 512
     for kept in engine.scheduler.slots.idle.all():
         engine.scheduler.slots.close(kept)
+
+
+def test_the_first_token_of_an_answer_says_nothing_of_what_a_decode_step_costs(engine: Engine, nano: Loaded) -> None:
+    """It is there without a pass; a box that is asked for many one-token answers would seem far too fast."""
+    known_s = nano.pace.step_s
+    for rid in range(1, 6):
+        engine.start(rid, "set the lab fan to 40 percent", 1)
+        engine.run()
+    assert nano.pace.step_s == known_s > 0
+    engine.start(9, "set the lab fan to 40 percent", 5)
+    engine.run()
+    assert nano.pace.step_s != known_s

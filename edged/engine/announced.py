@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
-from edged.engine.backends.base import Backend, Slot
+from edged.engine.backends.base import Backend, Interrupted, Slot
 from edged.engine.pace import Pace
 from edged.engine.sampler import Picked
 from edged.errors import RequestError
@@ -39,10 +39,11 @@ class AnnouncedBackend:
 
     @contextmanager
     def _counted(self) -> Iterator[None]:
-        """A refusal is an answer too; anything else that is raised is the provider's failure, or the model's."""
+        """A refusal is an answer too, and so is an end that was asked for; all else that is raised is the provider's
+        failure, or the model's."""
         try:
             yield
-        except RequestError:
+        except (RequestError, Interrupted):
             raise
         except Exception:
             self.failures_in_a_row += 1
@@ -68,10 +69,10 @@ class AnnouncedBackend:
         with self._call(self._pace.allocation_allowed_s(capacity_tokens * self.info.kv_bytes_per_token)):
             return self._backend.open_slot(capacity_tokens)
 
-    def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
+    def prefill(self, slot: Slot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         with self._call(self._pace.prefill_allowed_s(len(tokens))), self._counted():
             started_s = time.perf_counter()
-            self._backend.prefill(slot, tokens)
+            self._backend.prefill(slot, tokens, stopped)
             self._pace.prefilled(len(tokens), time.perf_counter() - started_s)
 
     def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:

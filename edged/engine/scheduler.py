@@ -249,20 +249,27 @@ class Scheduler:
         if job.unseen:
             self._see(job)
             return
-        alone = len(self.jobs) == 1 and job.start.deadline_s is None
-        end = job.read + self._pace.slice_tokens(len(job.prompt) - job.read, alone=alone)
+        count = self._pace.slice_tokens(len(job.prompt) - job.read, alone=len(self.jobs) == 1)
+        is_long = count > self._pace.slice_tokens()
+        end = job.read + count
         if end == len(job.prompt) - 1:
             end -= 1  # no token is read alone: see `Slot.read_tokens`
         tokens = job.prompt[job.read : end]
+        ended = ""
         try:
             self._backend.rid = job.rid
-            self._backend.prefill(job.lease.slot, tokens)
+            self._backend.prefill(job.lease.slot, tokens, (lambda: self._ends(job)) if is_long else None)
+        except Interrupted:
+            ended = self._end_reason(job)  # acted on below: until then the exception holds what is to be freed
         except Exception:
             log.exception("prefill failed rid=%d", job.rid)
             self._fail(job, Internal("the model failed while it read this prompt"))
             return
         finally:
             self._backend.rid = 0
+        if ended:
+            self._finish(job, ended, keep=self._backend.info.can_rewind)
+            return
         job.read += len(tokens)
         if job.reading and len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
             self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
@@ -273,12 +280,12 @@ class Scheduler:
         if end == len(job.prompt) - 1:
             end += 1
         began_s = self._clock()
+        ended = ""
         try:
             self._backend.rid = job.rid
             self._backend.see(job.lease.slot, job.prompt[job.read : end], job.pictures, lambda: self._ends(job))
         except Interrupted:
-            self._finish(job, self._end_reason(job), keep=False)
-            return
+            ended = self._end_reason(job)
         except RequestError as error:
             self._fail(job, error)
             return
@@ -291,6 +298,9 @@ class Scheduler:
             for other in self.jobs.values():
                 if other is not job:
                     other.stalled_s += self._clock() - began_s
+        if ended:
+            self._finish(job, ended, keep=False)
+            return
         job.read = end
         job.pictures = ()  # their memory is not needed any more
         if len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:

@@ -19,7 +19,6 @@ import onnxruntime_genai as og
 from PIL import Image
 
 from edged.engine.admission import slot_capacity
-from edged.engine.backends.base import Interrupted
 from edged.engine.backends.genai import CPU_AS_IT_COMES
 from edged.engine.backends.genai_vision import GenaiVisionBackend
 from edged.engine.images.crops import fit, pixel_values, scaled
@@ -117,7 +116,11 @@ def test_text_after_pictures_may_come_in_any_slices(backend: GenaiVisionBackend)
     assert np.allclose(logits[0], logits[2], atol=1e-4)
 
 
-def test_reading_pictures_can_be_ended(backend: GenaiVisionBackend) -> None:
+def test_one_is_asked_while_pictures_are_read_and_the_library_does_not_end_the_call(
+    backend: GenaiVisionBackend,
+) -> None:
+    """It hands `terminate_session` to the pipeline and not to its three graphs. The day this fails, the engine need not
+    end itself any more to be rid of such a call."""
     prompt, seen = prompt_of(backend, 12)
     asked = threading.Event()
 
@@ -126,13 +129,8 @@ def test_reading_pictures_can_be_ended(backend: GenaiVisionBackend) -> None:
         return True
 
     slot = backend.open_slot(backend.info.context_tokens)
-    with pytest.raises(Interrupted):
-        backend.see(slot, prompt, seen, stopped)
+    backend.see(slot, prompt, seen, stopped)
     assert asked.is_set()
-    assert not slot.tokens
-    backend.close_slot(slot)
-    again, few = prompt_of(backend, 1)
-    slot = backend.open_slot(len(again) + 1)
-    backend.see(slot, again, few, lambda: False)  # the model itself is as good as before
+    assert slot.tokens == prompt
     assert np.isfinite(slot.generator.get_logits()).all()
     backend.close_slot(slot)

@@ -62,7 +62,8 @@ def _tensor_bytes(folder: Path, manifest: ModelManifest, slot: GenaiSlot) -> int
     total = 0
     for kind in ("present_key_names", "present_value_names"):
         pattern = decoder["outputs"][kind]
-        total += sum(slot.generator.get_output(pattern % layer).nbytes for layer in range(manifest.kv.layers))
+        names = ((pattern % layer).encode() for layer in range(manifest.kv.layers))
+        total += sum(slot.generator.output("OgaGenerator_GetOutput", name).nbytes for name in names)
     return total
 
 

@@ -36,7 +36,7 @@ class ModelInfo:
 
 
 class Interrupted(Exception):
-    """A native call was ended early, as asked; its slot is of no use any more."""
+    """A native call was ended early, as asked. Its slot is as before; of no use if the model cannot rewind."""
 
 
 class Slot(Protocol):
@@ -71,12 +71,12 @@ class Backend(Protocol):
     def open_slot(self, capacity_tokens: int) -> Slot:
         """Allocate KV memory for `capacity_tokens`, prompt and answer together."""
 
-    def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
-        """Append a slice of a prompt to the slot."""
+    def prefill(self, slot: Slot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
+        """Append a slice of a prompt to the slot. `stopped`, if given, is asked meanwhile, in the calling thread; once
+        it says True the call ends and raises Interrupted."""
 
     def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
-        """Read the beginning of a prompt up to its last picture, into a fresh slot. `stopped` is asked meanwhile, in
-        the calling thread; once it says True the call ends and raises Interrupted."""
+        """Read the beginning of a prompt up to its last picture, into a fresh slot. `stopped` as above."""
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         """One or more new tokens for each slot, picked by its sampler. Each slot must have been prefilled."""

@@ -1,4 +1,4 @@
-"""onnxruntime-genai behind the `Backend` interface; its only importer in the engine.
+"""Text models of onnxruntime-genai behind the `Backend` interface.
 
 Prompts, and tokens picked by us, go in by `append_tokens`: sampling is ours, so any request may use any sampling on a
 kept KV cache. A plain greedy request is left to `generate_next_token`, which runs the same graph, gives the same tokens
@@ -23,9 +23,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import onnxruntime_genai as og
+from numpy.typing import NDArray
 
 from edged.allocator import give_back
-from edged.engine.backends.base import ModelInfo, Slot
+from edged.engine.backends import genai_c, interruptible
+from edged.engine.backends.base import Interrupted, ModelInfo, Slot
 from edged.engine.backends.vocabulary import read_vocabulary
 from edged.engine.plain_text import PlainText
 from edged.engine.sampler import Picked, Sampler, Sampling
@@ -52,8 +54,8 @@ class GenaiSlot:
 
     __slots__ = ("capacity_tokens", "generated", "generator", "pending", "read_tokens", "sampler", "tokens")
 
-    def __init__(self, generator: Any, capacity_tokens: int) -> None:
-        self.generator: Any = generator
+    def __init__(self, generator: genai_c.Generator, capacity_tokens: int) -> None:
+        self.generator = generator
         self.capacity_tokens = capacity_tokens
         self.tokens: list[int] = []
         self.read_tokens = 0
@@ -99,8 +101,8 @@ class GenaiBackend:
 
     def _open(self, folder: Path, provider: ProviderSpec, setting: Setting) -> None:
         """Load model and tokenizer."""
-        self._model: Any = og.Model(configure(og.Config(str(folder)), provider, setting))
-        self._tokenizer: Any = og.Tokenizer(self._model)
+        self._model = genai_c.Model(configure(genai_c.Config(str(folder)), provider, setting))
+        self._tokenizer = genai_c.Tokenizer(self._model)
 
     # ---- text
 
@@ -112,10 +114,9 @@ class GenaiBackend:
     def _templated(self, messages: Sequence[dict[str, Any]]) -> str:
         """The conversation as the model's own chat template writes it, up to where the answer begins."""
         try:
-            prompt: str = self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
+            return self._tokenizer.apply_chat_template(json.dumps(messages), add_generation_prompt=True)
         except Exception as error:
             raise Internal("the model's chat template failed on this conversation") from error
-        return prompt
 
     def encode_text(self, text: str) -> list[int]:
         mark = self._plain.choose_mark([text])
@@ -137,7 +138,7 @@ class GenaiBackend:
         return self._encode(text)
 
     def _encode(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text)]
+        return self._tokenizer.encode(text)
 
     def token_bytes(self, token: int) -> bytes:
         return self._vocabulary.bytes_of(token)
@@ -145,17 +146,26 @@ class GenaiBackend:
     # ---- KV memory and steps
 
     def open_slot(self, capacity_tokens: int) -> GenaiSlot:
-        params = og.GeneratorParams(self._model)
-        params.set_search_options(max_length=capacity_tokens, past_present_share_buffer=True)
-        return GenaiSlot(og.Generator(self._model, params), capacity_tokens)
+        return GenaiSlot(genai_c.Generator(self._model, capacity_tokens), capacity_tokens)
 
-    def prefill(self, slot: Slot, tokens: Sequence[int]) -> None:
+    def prefill(self, slot: Slot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         slot = _own(slot)
         for part in _without_lone_row(tokens):
-            slot.generator.append_tokens(np.asarray(part, dtype=np.int32))
+            self._append(slot, np.asarray(part, dtype=np.int32), stopped)
             if slot.read_tokens == len(slot.tokens) and len(part) > 1:
                 slot.read_tokens += len(part)
             slot.tokens.extend(part)
+
+    def _append(self, slot: GenaiSlot, tokens: NDArray[np.int32], stopped: Callable[[], bool] | None) -> None:
+        if stopped is None:
+            slot.generator.append_tokens(tokens)
+            return
+        try:
+            interruptible.call(slot.generator, lambda: slot.generator.append_tokens(tokens), stopped)
+        except Interrupted:
+            if self.info.can_rewind:
+                slot.generator.rewind_to(len(slot.tokens))
+            raise
 
     def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
         raise Internal("this model takes no pictures")
@@ -190,7 +200,7 @@ class GenaiBackend:
             slot.sampler.pick(slot.generator.get_logits()[0, -1])
         slot.generator.generate_next_token()
         slot.generated = True
-        return Picked(int(slot.generator.get_next_tokens()[0]))
+        return Picked(slot.generator.get_next_token())
 
     def rewind(self, slot: Slot, length: int) -> None:
         slot = _own(slot)
@@ -202,7 +212,7 @@ class GenaiBackend:
             slot.read_tokens = min(slot.read_tokens, length)
 
     def close_slot(self, slot: Slot) -> None:
-        _own(slot).generator = None
+        del _own(slot).generator
         if slot.capacity_tokens * self.info.kv_bytes_per_token >= TRIM_BYTES:
             give_back()
 
@@ -214,7 +224,7 @@ def _without_lone_row(tokens: Sequence[int]) -> list[Sequence[int]]:
     return [tokens]
 
 
-def configure(config: Any, provider: ProviderSpec, setting: Setting) -> Any:
+def configure(config: genai_c.Config, provider: ProviderSpec, setting: Setting) -> genai_c.Config:
     """The model's own configuration, with our provider and session options in place of those it came with."""
     if setting.cores:
         os.sched_setaffinity(0, setting.cores)  # before any thread pool exists: they inherit it

@@ -1,14 +1,16 @@
 """onnxruntime-genai through its C interface: the same library, its calls without Python's lock.
 
-The Python classes hold the lock for the whole of a native call, and reading a picture is one call of seconds to
-minutes. Here other threads run meanwhile, so that one of them can end it: `Generator.interrupt`. Only what the vision
-backend needs; names follow the Python classes. Source: ort_genai_c.h of onnxruntime-genai 0.18.
+The Python classes hold the lock for the whole of a native call, and reading a slice of a prompt is one call of seconds,
+reading a picture one of seconds to minutes. Here other threads run meanwhile, so that one of them can end it:
+`Generator.interrupt`. Only what the backends need; names follow the Python classes. Source: ort_genai_c.h of
+onnxruntime-genai 0.18.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Mapping, Sequence
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -32,11 +34,16 @@ _lib.OgaGenerator_TokenCount.argtypes = [ctypes.c_void_p]
 _lib.OgaDestroyString.argtypes = [ctypes.c_void_p]
 
 
-def _call(name: str, *arguments: Any) -> None:
-    """One function that may fail. Raises RuntimeError with the library's own words."""
+@cache
+def _function(name: str) -> Any:
     function = getattr(_lib, name)
     function.restype = ctypes.c_void_p
-    result = function(*arguments)
+    return function
+
+
+def _call(name: str, *arguments: Any) -> None:
+    """One function that may fail. Raises RuntimeError with the library's own words."""
+    result = _function(name)(*arguments)
     if result:
         message = _lib.OgaResultGetError(result) or b""
         text = message.decode("utf-8", "replace")
@@ -56,9 +63,7 @@ class _Handle:
     def __del__(self) -> None:
         pointer = getattr(self, "pointer", None)
         if pointer:
-            function = getattr(_lib, self._destroy)
-            function.restype, function.argtypes = None, [ctypes.c_void_p]
-            function(pointer)
+            _function(self._destroy)(pointer)
 
 
 class Config(_Handle):
@@ -155,6 +160,7 @@ class Generator(_Handle):
         _call("OgaGeneratorParamsSetSearchBool", params.pointer, b"past_present_share_buffer", ctypes.c_bool(True))
         super().__init__("OgaCreateGenerator", model.pointer, params.pointer)
         self._model = model
+        self._next, self._count = ctypes.POINTER(ctypes.c_int32)(), ctypes.c_size_t()
 
     def set_inputs(self, arrays: Mapping[str, NDArray[Any]]) -> None:
         """Read a prompt with pictures: vision, embedding and decoder in one call. Only as the first call."""
@@ -168,6 +174,15 @@ class Generator(_Handle):
         array = np.ascontiguousarray(tokens, dtype=np.int32)
         data = ctypes.c_void_p(array.ctypes.data)
         _call("OgaGenerator_AppendTokens", self.pointer, data, ctypes.c_size_t(len(array)))
+
+    def generate_next_token(self) -> None:
+        """Pick the likeliest token; first compute the one before it, if it was picked here."""
+        _call("OgaGenerator_GenerateNextToken", self.pointer)
+
+    def get_next_token(self) -> int:
+        """The token that was picked last."""
+        _call("OgaGenerator_GetNextTokens", self.pointer, ctypes.byref(self._next), ctypes.byref(self._count))
+        return int(self._next[0])
 
     def get_logits(self) -> NDArray[np.float32]:
         """[1, 1, vocab] float32 of the newest token."""
@@ -194,5 +209,9 @@ class Generator(_Handle):
         return int(_lib.OgaGenerator_TokenCount(self.pointer))
 
     def interrupt(self) -> None:
-        """From another thread: end the call that runs, which then raises. The generator is of no use afterwards."""
+        """From another thread: end the call that runs, which then raises; so does each one after it until `resume`."""
         _call("OgaGenerator_SetRuntimeOption", self.pointer, b"terminate_session", b"1")
+
+    def resume(self) -> None:
+        """After an `interrupt`. What the call had done is undone by `rewind_to`, for a model that can."""
+        _call("OgaGenerator_SetRuntimeOption", self.pointer, b"terminate_session", b"0")

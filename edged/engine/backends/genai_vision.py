@@ -8,35 +8,22 @@ in slices as any other.
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from edged.engine.backends import genai_c
-from edged.engine.backends.base import Interrupted, Slot
-from edged.engine.backends.genai import GenaiBackend, GenaiSlot, configure
+from edged.engine.backends import interruptible
+from edged.engine.backends.base import Slot
+from edged.engine.backends.genai import GenaiBackend, GenaiSlot
 from edged.engine.images.crops import SIDE, pixel_values
 from edged.engine.images.pictures import Picture
 from edged.errors import Internal
-from edged.hardware.trial_messages import ProviderSpec
-from edged.hardware.tune import Setting
-
-LOOK_S = 0.01  # between two looks for a reason to end the call
 
 
 class GenaiVisionBackend(GenaiBackend):
     """One vision language model on one execution provider."""
-
-    def _open(self, folder: Path, provider: ProviderSpec, setting: Setting) -> None:
-        ours = configure(genai_c.Config(str(folder)), provider, setting)
-        self._model = genai_c.Model(ours)
-        self._tokenizer = genai_c.Tokenizer(self._model)
-
-    # ---- text and pictures
 
     def encode_chat(self, messages: Sequence[dict[str, Any]]) -> list[int]:
         pieces = [message["content"] for message in messages]
@@ -61,35 +48,11 @@ class GenaiVisionBackend(GenaiBackend):
             ids += picture.tokens + self._encode_marked(chunk, mark)  # as the library's own processor cuts it
         return ids
 
-    # ---- KV memory and steps
-
-    def open_slot(self, capacity_tokens: int) -> GenaiSlot:
-        return GenaiSlot(genai_c.Generator(self._model, capacity_tokens), capacity_tokens)
-
     def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
         assert isinstance(slot, GenaiSlot)
         assert not slot.tokens, "pictures are read first"
         inputs = _inputs(tokens, pictures)
-        failed: list[Exception] = []
-
-        def read() -> None:
-            try:
-                slot.generator.set_inputs(inputs)
-            except Exception as error:  # the library's own kinds
-                failed.append(error)
-
-        thread = threading.Thread(target=read, name="reads pictures")
-        thread.start()
-        ended_early = False
-        while thread.is_alive():
-            thread.join(LOOK_S)
-            if not ended_early and stopped():
-                ended_early = True
-                slot.generator.interrupt()
-        if ended_early:
-            raise Interrupted
-        if failed:
-            raise failed[0]
+        interruptible.call(slot.generator, lambda: slot.generator.set_inputs(inputs), stopped)
         slot.tokens.extend(tokens)
         slot.read_tokens = len(tokens)
 

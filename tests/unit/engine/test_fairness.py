@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -55,9 +55,9 @@ class Watched:
         self.calls.append(("open", self._backend.rid, capacity_tokens))
         return self._backend.open_slot(capacity_tokens)
 
-    def prefill(self, slot: Any, tokens: Sequence[int]) -> None:
+    def prefill(self, slot: Any, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         self.calls.append(("prefill", self._backend.rid, len(tokens)))
-        self._backend.prefill(slot, tokens)
+        self._backend.prefill(slot, tokens, stopped)
 
     def step(self, slots: Sequence[Any]) -> Any:
         self.calls.append(("step", self._backend.rid, len(slots)))

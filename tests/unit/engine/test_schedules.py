@@ -7,13 +7,13 @@ from __future__ import annotations
 
 import os
 import random
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
 
 from edged.engine.announced import AnnouncedBackend
-from edged.engine.backends.base import ModelInfo
+from edged.engine.backends.base import Interrupted, ModelInfo
 from edged.engine.intake import Policy
 from edged.engine.pace import Pace
 from edged.engine.queue import AGEING_S
@@ -59,6 +59,7 @@ class Numbers:
         self._chance = chance
         self._tokens_a_step = chance.choice((1, 8, 64))
         self._stop_chance = chance.choice((0.1, 0.5))
+        self.interrupted = 0
 
     @property
     def held_bytes(self) -> int:
@@ -80,9 +81,12 @@ class Numbers:
         self.open.append(slot)
         return slot
 
-    def prefill(self, slot: NumberSlot, tokens: Sequence[int]) -> None:
+    def prefill(self, slot: NumberSlot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         assert tokens
         assert not slot.pending
+        if stopped is not None and stopped():
+            self.interrupted += 1
+            raise Interrupted
         if slot.read_tokens == len(slot.tokens):
             slot.read_tokens += len(tokens)
         slot.tokens.extend(tokens)
@@ -139,6 +143,7 @@ class Day:
             send=self._hear,
             budget_bytes=lambda: self.budget_bytes,
             strips_first_space=False,
+            listen=self._news,
             clock=lambda: self.now_s,
         )
         self.waiting: dict[int, wire.Start] = {}
@@ -159,6 +164,19 @@ class Day:
         start = wire.Start(rid, uid, b"%d" % uid, "generate", body, self.now_s, deadline_s, stream=False)
         self.waiting[rid] = start
         self.scheduler.submit(start)
+
+    def _news(self) -> list[wire.ToEngine]:
+        """What comes during a long native call."""
+        who = self.chance.choice([*self.waiting, *self.running])
+        return [wire.Stop(who, "cancelled")] if self.chance.random() < 0.5 else []
+
+    def turn(self) -> None:
+        """As the worker does: what came during a long native call is handed in after it."""
+        self.scheduler.turn()
+        for message in self.scheduler.put_off:
+            assert isinstance(message, wire.Stop)
+            self.scheduler.stop(message.rid, message.reason)
+        self.scheduler.put_off = []
 
     def _hear(self, message: wire.ToFront) -> None:
         match message:
@@ -235,7 +253,7 @@ class Day:
         self.budget_bytes = CONTEXT_TOKENS * BYTES_PER_TOKEN
         turns = 0
         while self.scheduler.busy:
-            self.scheduler.turn()
+            self.turn()
             self.now_s += 1
             turns += 1
             assert turns < 100_000, "the engine is busy and comes to no end"
@@ -259,6 +277,7 @@ def pulse() -> Any:
 
 @pytest.mark.parametrize("block", range(10))
 def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
+    interrupted = 0
     for seed in range(block * 1000, (block + 1) * 1000):
         chance = random.Random(seed)
         day = Day(chance, pulse)
@@ -266,7 +285,7 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
         for rid in range(1, arrivals + 1):
             day.happen(rid)
             for _ in range(chance.choice((0, 1, 3))):
-                day.scheduler.turn()
+                day.turn()
                 day.now_s += chance.choice((0.0, 0.1, 5.0))
                 if day.scheduler.unsettled and chance.random() < 0.5:
                     day.scheduler.settle()
@@ -275,6 +294,8 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
                     books = day.scheduler.booking.books()
                     assert books.free_bytes >= 0 or not books.idle_bytes, "idle memory above the budget"
         day.evening()
+        interrupted += day.backend.interrupted
+    assert interrupted > 0, "the schedules hold no long native call that is ended"
 
 
 def test_a_large_and_unimportant_request_is_not_starved_by_small_and_important_ones(pulse: PulseWriter) -> None:
@@ -291,7 +312,7 @@ def test_a_large_and_unimportant_request_is_not_starved_by_small_and_important_o
             break
         if len(day.waiting) < 4:  # there is always somebody more important
             day.arrive(rid, prompt="50 1", **important)
-        day.scheduler.turn()
+        day.turn()
         day.now_s += 0.5
     waited_s = day.now_s - 1000
     assert 1 in day.running or day.ends.get(1) == "length", day.ends.get(1)

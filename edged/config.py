@@ -92,6 +92,10 @@ class Settings(BaseSettings):
     max_image_pixels: Annotated[int, Field(ge=1, le=2**31 - 1)] = Field(16 * 2**20, description="of one image")
     max_image_bytes: Bytes = Field(144 * 2**20, description="memory that decoding one image may take")
     image_decode_s: Annotated[float, Field(gt=0, le=600)] = 10.0
+    abandoned_call_s: Annotated[float, Field(ge=0, le=3600)] = Field(
+        10.0,
+        description="pictures that nobody waits for are read on for so long; then the engine ends itself; 0: never",
+    )
     hang_factor: Annotated[float, Field(ge=1, le=100)] = 3.0
     hang_floor_s: Annotated[float, Field(ge=1, le=3600)] = 10.0
 

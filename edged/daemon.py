@@ -292,7 +292,7 @@ def engine_options(settings: Settings, model: FoundModel) -> dict[str, Any]:
         "max_queue_per_client max_running tokens_per_minute_per_uid kv_share_per_uid max_priority max_sessions "
         "session_idle_s session_reread prefix_idle_s prefill_slice_ms prefill_alone_ms stream_interval_ms "
         "kv_memory_bytes memory_reserve_bytes memory_reserve_fraction load_timeout_s ignore_eos "
-        "max_image_pixels max_image_bytes image_decode_s log_level log_format"
+        "max_image_pixels max_image_bytes image_decode_s abandoned_call_s log_level log_format"
     )
     own = {"name": model.name, "folder": str(model.folder), "state_dir": str(settings.state_path)}
     return own | {name: getattr(settings, name) for name in same.split()}

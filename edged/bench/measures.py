@@ -186,7 +186,7 @@ def cancel(peer: Peer, repeats: int) -> Figure:
             elif reply["ev"] == "done":
                 times_ms.append((now_s - sent_s) * 1000)
     engine = _fresh_stats(peer)
-    slice_ms = engine["slice_tokens_alone"] / engine["prefill_tps"] * 1000
+    slice_ms = engine["slice_tokens"] / engine["prefill_tps"] * 1000
     allowed = max(slice_ms, 1000 / engine["decode_tps"]) + 50
     worst = max(times_ms)
     return Figure("cancel to KV freed", worst, "ms", f"≤ {allowed:.0f}", worst <= allowed, {"slice_ms": slice_ms})

@@ -34,6 +34,7 @@ class Policy:
     kv_share_per_uid: float = 1.0
     max_priority: int = 9
     session_reread: bool = True
+    abandoned_call_s: float = 0.0
 
 
 def read_request(start: wire.Start, backend: AnnouncedBackend, pace: Pace, policy: Policy, most_tokens: int) -> Waiting:

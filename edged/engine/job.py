@@ -42,6 +42,7 @@ class Job:
     """A request that has its slot. `read` counts prompt tokens in the KV cache, cached ones included.
 
     `stalled_s` is how long it waited while another request's pictures were read; `throttled_s`, while the box cooled.
+    `told_end_s` is when its end was told although a native call for it goes on; 0 otherwise.
     """
 
     start: wire.Start
@@ -52,7 +53,7 @@ class Job:
     accepted_s: float
     read: int
     produced: int = 0
-    stopping: str = ""
+    told_end_s: float = 0.0
     first_token_s: float = 0.0
     last_flush_s: float = 0.0
     throttled_s: float = 0.0

@@ -51,6 +51,7 @@ class EngineOptions:
     max_image_pixels: int = 16 * 2**20
     max_image_bytes: int = 144 * 2**20
     image_decode_s: float = 10.0
+    abandoned_call_s: float = 0.0
     restarts: int = 0  # engines that ended before this one
 
     @property

@@ -15,6 +15,7 @@ from edged.engine.backends.base import Interrupted
 from edged.engine.booking import Booking
 from edged.engine.intake import Policy, read_request, too_large
 from edged.engine.job import Job, Send, Waiting, monotonic_s, sampling_of
+from edged.engine.meanwhile import Meanwhile
 from edged.engine.neighbours import Neighbours
 from edged.engine.pace import Pace
 from edged.engine.queue import Queue
@@ -34,7 +35,7 @@ PROGRESS_TOKENS = 256  # prompts at least this long report how far they were rea
 
 class Scheduler:
     """`send` takes what goes to the front; `budget_bytes` says how much KV memory there may be in all, now; `listen`
-    gives the messages that came during a long native call."""
+    gives the messages that came during a long native call; `leave` ends this process in the middle of one."""
 
     def __init__(
         self,
@@ -47,12 +48,12 @@ class Scheduler:
         strips_first_space: bool,
         listen: Callable[[], Sequence[wire.ToEngine]] = tuple,
         neighbours: Neighbours | None = None,
+        leave: Callable[[], None] | None = None,
         clock: Callable[[], float] = monotonic_s,
     ) -> None:
         self._backend, self._pace, self._policy = backend, pace, policy
         self._send, self._clock = send, clock
-        self._listen = listen
-        self.put_off: list[wire.ToEngine] = []  # came during a long native call; the worker hands them in after it
+        self.meanwhile = Meanwhile(listen, send, clock, leave, policy.abandoned_call_s)
         self._strips = strips_first_space
         self.queue = Queue(limit=policy.max_queue, limit_per_client=policy.max_queue_per_client)
         self._rate = TokenRate(policy.tokens_per_minute_per_uid)
@@ -258,9 +259,9 @@ class Scheduler:
         ended = ""
         try:
             self._backend.rid = job.rid
-            self._backend.prefill(job.lease.slot, tokens, (lambda: self._ends(job)) if is_long else None)
+            self._backend.prefill(job.lease.slot, tokens, (lambda: self.meanwhile.ends(job)) if is_long else None)
         except Interrupted:
-            ended = self._end_reason(job)  # acted on below: until then the exception holds what is to be freed
+            ended = self.meanwhile.reason(job)  # acted on below: until then the exception holds what is to be freed
         except Exception:
             log.exception("prefill failed rid=%d", job.rid)
             self._fail(job, Internal("the model failed while it read this prompt"))
@@ -280,12 +281,17 @@ class Scheduler:
         if end == len(job.prompt) - 1:
             end += 1
         began_s = self._clock()
-        ended = ""
+        queued = [waiting.start for waiting in self.queue.in_order(began_s)]
+        alone = len(self.jobs) == 1
+
+        def stopped() -> bool:
+            return self.meanwhile.ends_untimely(job, queued, alone=alone)
+
         try:
             self._backend.rid = job.rid
-            self._backend.see(job.lease.slot, job.prompt[job.read : end], job.pictures, lambda: self._ends(job))
+            self._backend.see(job.lease.slot, job.prompt[job.read : end], job.pictures, stopped)
         except Interrupted:
-            ended = self._end_reason(job)
+            pass  # not by this version of the library
         except RequestError as error:
             self._fail(job, error)
             return
@@ -298,28 +304,13 @@ class Scheduler:
             for other in self.jobs.values():
                 if other is not job:
                     other.stalled_s += self._clock() - began_s
-        if ended:
-            self._finish(job, ended, keep=False)
+        if job.told_end_s:
+            self._finish(job, "gone", keep=False)
             return
         job.read = end
         job.pictures = ()  # their memory is not needed any more
         if len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
             self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
-
-    def _ends(self, job: Job) -> bool:
-        """Asked while a native call runs for `job`: whether nobody wants it any more. Nothing else is done meanwhile;
-        other messages are put off."""
-        self.put_off += self._listen()
-        return bool(self._end_reason(job))
-
-    def _end_reason(self, job: Job) -> str:
-        for message in self.put_off:
-            if isinstance(message, wire.Stop) and message.rid == job.rid:
-                return message.reason
-            if isinstance(message, wire.Quit):
-                return "gone"
-        overdue = job.start.deadline_s is not None and job.start.deadline_s <= self._clock()
-        return "deadline" if overdue else ""
 
     def _step(self) -> None:
         """One token for every stream that has read its prompt."""

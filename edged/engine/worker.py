@@ -45,7 +45,8 @@ PR_SET_PDEATHSIG = 1
 
 
 def main() -> int:
-    """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use, 3 its provider fails while serving."""
+    """Exit status: 0 asked to leave, 1 the model cannot be loaded, 2 wrong use, 3 its provider fails while serving, 4 a
+    native call went on that nobody waited for."""
     if len(sys.argv) != 4:
         print("edged.engine.worker is started by `edged serve`", file=sys.stderr)
         return 2
@@ -127,19 +128,21 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             kv_share_per_uid=options.kv_share_per_uid,
             max_priority=options.max_priority,
             session_reread=options.session_reread,
+            abandoned_call_s=options.abandoned_call_s,
         ),
         send=front.send,
         budget_bytes=loaded.memory.budget_bytes,
         strips_first_space=loaded.strips_first_space,
         listen=lambda: front.receive(0.0),
         neighbours=loaded.memory.neighbours,
+        leave=partial(_leave_call, front),
     )
     loaded.memory.kv_held = lambda: scheduler.slots.ledger.total_bytes
     heat = Heat()
     next_tick_s = 0.0
     while True:
         pulse.beat(IDLE_ALLOWED_S)
-        messages, scheduler.put_off = scheduler.put_off, []
+        messages = scheduler.meanwhile.take_put_off()
         for message in [*messages, *front.receive(0.0 if messages else _patience_s(scheduler))]:
             match message:
                 case wire.Start():
@@ -172,6 +175,13 @@ def _serve(front: FrontLink, pulse: PulseWriter, options: EngineOptions, loaded:
             front.send(
                 wire.Stats({**stats(scheduler, loaded.pace), "memory": loaded.memory.to_map(), "heat": heat.to_map()})
             )
+
+
+def _leave_call(front: FrontLink) -> None:
+    """In the middle of a native call that cannot be ended otherwise."""
+    log.warning("engine ends itself: a native call went on that nobody waited for")
+    front.close()
+    os._exit(wire.LEFT_A_CALL)
 
 
 def _leave_provider(front: FrontLink, options: EngineOptions, key: str) -> None:

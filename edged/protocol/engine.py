@@ -147,8 +147,13 @@ class Stats:
     values: dict[str, Any] = field(default_factory=dict)
 
 
+LEFT_A_CALL = 4
+"""Exit status of an engine that ended itself to be rid of a native call that nobody waited for any more. Before that it
+sent back each `Start` that it had not begun."""
+
+
 ToEngine = Start | Stop | Quit
-ToFront = Ready | LoadFailed | Loading | Queued | Accepted | Progress | Delta | Done | Result | Failed | Stats
+ToFront = Start | Ready | LoadFailed | Loading | Queued | Accepted | Progress | Delta | Done | Result | Failed | Stats
 AnyMessage = ToEngine | ToFront
 
 _KINDS: dict[str, type[Any]] = {

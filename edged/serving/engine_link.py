@@ -305,6 +305,10 @@ class EngineLink:
         elif isinstance(message, wire.Stats):
             self.stats = message.values
             return
+        elif isinstance(message, wire.Start):
+            if message.rid in self.live:
+                self.held[message.rid] = message
+            return
         elif isinstance(message, wire.Done | wire.Result | wire.Failed):
             self.tally.note(message)
             self._over(message.rid)
@@ -330,6 +334,12 @@ class EngineLink:
             if self.held:
                 self._spawn()
             return
+        if exit_.returncode == wire.LEFT_A_CALL and self.state is State.READY:
+            log.info("engine ended itself model=%s, a new one is started", self.name)
+            self._set(State.LOST, "the engine left a call that nobody waited for, and is restarted")
+            self._answer_lost(NO_REQUEST)
+            self._respawn_in(0.0)
+            return
         served_s = time.monotonic() - self._ready_s if self.state is State.READY else 0.0
         if served_s > STEADY_S:
             self._backoff_s = FIRST_BACKOFF_S
@@ -340,10 +350,7 @@ class EngineLink:
             was_ready = self.state is State.READY
             log.error("engine lost model=%s how=%r suspect_rid=%d", self.name, self.last_end, beat.rid)
             self._set(State.LOST if was_ready else State.FAILED, f"the engine ended ({self.last_end}) and is restarted")
-            self._on_lost(beat.rid if was_ready else NO_REQUEST, self.last_end)
-            self.tally.failed += len(self.live - self.held.keys())
-            for rid in self.live - self.held.keys():
-                self._over(rid)
+            self._answer_lost(beat.rid if was_ready else NO_REQUEST)
         if self.state is State.FAILED:
             self._refuse_held()
         wait_s = self._backoff_s
@@ -351,6 +358,14 @@ class EngineLink:
             self._backoff_s * 2, MAX_BACKOFF_LOST_S if self.state is State.LOST else MAX_BACKOFF_FAILED_S
         )
         self._respawn_in(wait_s)
+
+    def _answer_lost(self, suspect_rid: int) -> None:
+        """What the engine had and did not give back."""
+        self._on_lost(suspect_rid, self.last_end)
+        lost = self.live - self.held.keys()
+        self.tally.failed += len(lost)
+        for rid in lost:
+            self._over(rid)
 
     def _respawn_in(self, wait_s: float) -> None:
         self._recovery.promise("a new engine", wait_s + RESTART_ALLOWED_S)

@@ -182,7 +182,7 @@ def many_pictures(peer: Peer, **fields: Any) -> int:
     return number
 
 
-def test_a_cancel_ends_the_reading_of_pictures(served: Daemon, client: Client) -> None:
+def test_a_cancel_holds_while_pictures_are_read(served: Daemon, client: Client) -> None:
     engine = served.engine_pid()
     with Peer(served.endpoint) as peer:
         number = many_pictures(peer)
@@ -196,10 +196,28 @@ def test_a_cancel_ends_the_reading_of_pictures(served: Daemon, client: Client) -
     served.until(lambda: served.model()["engine"]["kv"]["running_bytes"] == 0, "its KV memory to be free")
 
 
-def test_a_deadline_ends_the_reading_of_pictures(served: Daemon) -> None:
+def test_a_deadline_holds_while_pictures_are_read(served: Daemon) -> None:
     with Peer(served.endpoint) as peer:
         ended = peer.last(many_pictures(peer, deadline_ms=150))
     assert ended.get("finish_reason") == "deadline" or ended.get("code") == "deadline_exceeded"
+
+
+def test_an_engine_that_reads_on_for_nobody_ends_itself_and_loses_nothing() -> None:
+    settings = {"kv_memory_bytes": 64 * 2**20, "abandoned_call_s": 0.05}
+    with Daemon(FOLDER, **settings) as daemon, Peer(daemon.ready().endpoint) as other, Peer(daemon.endpoint) as peer:
+        engine = daemon.engine_pid()
+        number = many_pictures(peer)
+        peer.until_event(number, "accepted")
+        waits = other.send("chat", messages=[user("How many circles?")], max_tokens=4)
+        dropped = other.send("chat", messages=[user("How many squares?")], max_tokens=4)
+        other.ask("cancel", target=dropped)
+        peer.ask("cancel", target=number)
+        assert peer.last(number)["finish_reason"] == "cancelled"
+        assert other.last(dropped)["code"] == "cancelled"
+        assert other.last(waits)["ev"] == "done"
+        assert daemon.engine_pid() != engine
+        assert daemon.model()["restarts"] == 0
+        assert "error.engine_lost" not in daemon.status()["front"]["counts"]
 
 
 def test_streams_that_stand_still_meanwhile_are_told() -> None:

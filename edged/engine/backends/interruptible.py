@@ -29,7 +29,7 @@ def call(generator: Generator, work: Callable[[], None], stopped: Callable[[], b
     interrupted = False
     while thread.is_alive():
         thread.join(LOOK_S)
-        if not interrupted and stopped():
+        if stopped() and not interrupted:  # it may have more to do, so it is asked to the end
             interrupted = True
             generator.interrupt()
     if interrupted:

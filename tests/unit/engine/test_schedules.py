@@ -173,10 +173,9 @@ class Day:
     def turn(self) -> None:
         """As the worker does: what came during a long native call is handed in after it."""
         self.scheduler.turn()
-        for message in self.scheduler.put_off:
+        for message in self.scheduler.meanwhile.take_put_off():
             assert isinstance(message, wire.Stop)
             self.scheduler.stop(message.rid, message.reason)
-        self.scheduler.put_off = []
 
     def _hear(self, message: wire.ToFront) -> None:
         match message:

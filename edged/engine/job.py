@@ -42,7 +42,8 @@ class Job:
     """A request that has its slot. `read` counts prompt tokens in the KV cache, cached ones included.
 
     `stalled_s` is how long it waited while another request's pictures were read; `throttled_s`, while the box cooled.
-    `told_end_s` is when its end was told although a native call for it goes on; 0 otherwise.
+    `made_way`: a long slice of it was ended for somebody who came; it takes short ones from then on. `told_end_s` is
+    when its end was told although a native call for it goes on; 0 otherwise.
     """
 
     start: wire.Start
@@ -54,6 +55,7 @@ class Job:
     read: int
     produced: int = 0
     told_end_s: float = 0.0
+    made_way: bool = False
     first_token_s: float = 0.0
     last_flush_s: float = 0.0
     throttled_s: float = 0.0

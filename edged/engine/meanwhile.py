@@ -52,6 +52,11 @@ class Meanwhile:
         overdue = job.start.deadline_s is not None and job.start.deadline_s <= self._clock()
         return "deadline" if overdue else ""
 
+    @property
+    def somebody_came(self) -> bool:
+        """Whether another request has come during the call."""
+        return any(isinstance(message, wire.Start) for message in self._put_off)
+
     def ends_untimely(self, job: Job, queued: Iterable[wire.Start], *, alone: bool) -> bool:
         """As `ends`, during a call that cannot be ended: the client is told at once.
 

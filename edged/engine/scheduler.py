@@ -250,30 +250,53 @@ class Scheduler:
         if job.unseen:
             self._see(job)
             return
-        count = self._pace.slice_tokens(len(job.prompt) - job.read, alone=len(self.jobs) == 1)
+        alone = len(self.jobs) == 1 and not job.made_way
+        count = self._pace.slice_tokens(len(job.prompt) - job.read, alone=alone)
         is_long = count > self._pace.slice_tokens()
         end = job.read + count
         if end == len(job.prompt) - 1:
             end -= 1  # no token is read alone: see `Slot.read_tokens`
         tokens = job.prompt[job.read : end]
-        ended = ""
+        interrupted = False
         try:
             self._backend.rid = job.rid
-            self._backend.prefill(job.lease.slot, tokens, (lambda: self.meanwhile.ends(job)) if is_long else None)
+            self._backend.prefill(job.lease.slot, tokens, self._way_out(job, len(tokens)) if is_long else None)
         except Interrupted:
-            ended = self.meanwhile.reason(job)  # acted on below: until then the exception holds what is to be freed
+            interrupted = True  # acted on below: until then the exception holds what is to be freed
         except Exception:
             log.exception("prefill failed rid=%d", job.rid)
             self._fail(job, Internal("the model failed while it read this prompt"))
             return
         finally:
             self._backend.rid = 0
-        if ended:
-            self._finish(job, ended, keep=self._backend.info.can_rewind)
+        if interrupted:
+            self._interrupted(job)
             return
         job.read += len(tokens)
         if job.reading and len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
             self._send(wire.Progress(job.rid, job.read, len(job.prompt)))
+
+    def _way_out(self, job: Job, tokens: int) -> Callable[[], bool]:
+        """Asked during a long slice: nobody waits for it any more, or somebody came before half of it was done.
+
+        Who came can begin at once then, and what was read of the slice is read again; once per request at the most, so
+        that it comes to its end.
+        """
+        half_s = self._clock() + tokens / self._pace.prefill_tps / 2
+        can_rewind = self._backend.info.can_rewind
+
+        def stopped() -> bool:
+            makes_way = can_rewind and self.meanwhile.somebody_came and self._clock() < half_s
+            return self.meanwhile.ends(job) or makes_way
+
+        return stopped
+
+    def _interrupted(self, job: Job) -> None:
+        reason = self.meanwhile.reason(job)
+        if reason:
+            self._finish(job, reason, keep=self._backend.info.can_rewind)
+        else:
+            job.made_way = True
 
     def _see(self, job: Job) -> None:
         """The whole prompt up to its last picture: one native call, which all others wait for."""

@@ -208,7 +208,7 @@ def test_slices_stay_within_bounds_and_calls_may_take_longer_than_measured(
     [
         (0.0, 4.0, 35),  # nothing known of a pass: as among others
         (0.001, 4.0, 35),  # a small model: passes cost little, so short slices do
-        (0.05, 4.0, 240),
+        (0.05, 4.0, 320),
         (0.1, 2.0, 200),  # the owner's ceiling
         (0.1, 0.0, 35),
     ],

@@ -84,7 +84,7 @@ class Numbers:
     def prefill(self, slot: NumberSlot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         assert tokens
         assert not slot.pending
-        if stopped is not None and stopped():
+        if stopped is not None and any(stopped() for _ in range(2)):  # it is asked again and again
             self.interrupted += 1
             raise Interrupted
         if slot.read_tokens == len(slot.tokens):
@@ -151,6 +151,10 @@ class Day:
         self.ends: dict[int, str] = {}
 
     def arrive(self, rid: int, **fields: Any) -> None:
+        start = self.waiting[rid] = self._start(rid, **fields)
+        self.scheduler.submit(start)
+
+    def _start(self, rid: int, **fields: Any) -> wire.Start:
         chance = self.chance
         body = {
             **PLAIN,
@@ -161,21 +165,26 @@ class Day:
         } | fields
         deadline_s = self.now_s + chance.randrange(1, 300) if chance.random() < 0.1 else None
         uid = chance.randrange(1000, 1003)
-        start = wire.Start(rid, uid, b"%d" % uid, "generate", body, self.now_s, deadline_s, stream=False)
-        self.waiting[rid] = start
-        self.scheduler.submit(start)
+        return wire.Start(rid, uid, b"%d" % uid, "generate", body, self.now_s, deadline_s, stream=False)
 
     def _news(self) -> list[wire.ToEngine]:
         """What comes during a long native call."""
-        who = self.chance.choice([*self.waiting, *self.running])
-        return [wire.Stop(who, "cancelled")] if self.chance.random() < 0.5 else []
+        match self.chance.randrange(4):
+            case 0 | 1:
+                return [wire.Stop(self.chance.choice([*self.waiting, *self.running]), "cancelled")]
+            case 2:
+                return [self._start(len(self.ends) + len(self.waiting) + len(self.running) + 1000)]
+        return []
 
     def turn(self) -> None:
         """As the worker does: what came during a long native call is handed in after it."""
         self.scheduler.turn()
         for message in self.scheduler.meanwhile.take_put_off():
-            assert isinstance(message, wire.Stop)
-            self.scheduler.stop(message.rid, message.reason)
+            if isinstance(message, wire.Stop):
+                self.scheduler.stop(message.rid, message.reason)
+            elif isinstance(message, wire.Start):
+                self.waiting[message.rid] = message
+                self.scheduler.submit(message)
 
     def _hear(self, message: wire.ToFront) -> None:
         match message:

@@ -11,6 +11,7 @@ from typing import Any
 
 from edged.bench.peers import BareLoop, Peer
 
+TTFT_PAIRS = 3  # for each repeat
 THINK_S = 3.0  # between an answer and the next turn of a session
 WORDS = "set the kitchen lamp to forty percent and tell me which sensor is warmest now please "
 
@@ -35,20 +36,22 @@ def prompt_text(peer: Peer, tokens: int) -> str:
 
 
 def speed(bare: BareLoop, peer: Peer, repeats: int, max_tokens: int, bar: float) -> list[Figure]:
-    """Decode rate and time to first token of both, one client, the same prompt, in turn."""
+    """Decode rate and time to first token of both, one client, the same prompt, in turn.
+
+    First tokens are few and a busy host's clock is rough: they are taken from more and shorter answers than the rate,
+    and what is added is the median of the differences between neighbours.
+    """
     text = prompt_text(peer, 64)
-    bare_runs, daemon_runs = [], []
-    for repeat in range(repeats + 1):
-        asked = f"{repeat} {text}"  # the daemon shall not find the last prompt's beginning in its cache
-        bare_run = bare.run("chat", text=asked, max_tokens=max_tokens, capacity=512)
-        daemon_run = _chat(peer, asked, max_tokens)
-        if repeat:  # the first of each only warms up
-            bare_runs.append(bare_run)
-            daemon_runs.append(daemon_run)
-    bare_tps, daemon_tps = _median(bare_runs, "decode_tps"), _median(daemon_runs, "decode_tps")
-    bare_ttft_s, daemon_ttft_s = _median(bare_runs, "ttft_s"), _median(daemon_runs, "ttft_s")
+    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    lengths = [max_tokens] * (repeats + 1) + [2] * (TTFT_PAIRS * repeats)
+    for number, tokens in enumerate(lengths):
+        asked = f"{number} {text}"  # the daemon shall not find the last prompt's beginning in its cache
+        pairs.append((bare.run("chat", text=asked, max_tokens=tokens, capacity=512), _chat(peer, asked, tokens)))
+    long_runs, all_runs = pairs[1 : repeats + 1], pairs[1:]  # the first of each only warms up
+    bare_tps, daemon_tps = (_median([pair[side] for pair in long_runs], "decode_tps") for side in (0, 1))
+    bare_ttft_s, daemon_ttft_s = (_median([pair[side] for pair in all_runs], "ttft_s") for side in (0, 1))
     ratio = daemon_tps / bare_tps
-    added_ms = (daemon_ttft_s - bare_ttft_s) * 1000
+    added_ms = statistics.median(daemon_run["ttft_s"] - bare_run["ttft_s"] for bare_run, daemon_run in all_runs) * 1000
     return [
         Figure("decode ratio", ratio, "", f"≥ {bar}", ratio >= bar, {"bare_tps": bare_tps, "daemon_tps": daemon_tps}),
         Figure(

@@ -5,6 +5,7 @@ Nothing is allocated and nothing computed, so a day takes a millisecond; checked
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
@@ -149,6 +150,7 @@ class Day:
         self.waiting: dict[int, wire.Start] = {}
         self.running: dict[int, wire.Start] = {}
         self.ends: dict[int, str] = {}
+        self.late_rids = itertools.count(1000)  # of those that come during a long native call
 
     def arrive(self, rid: int, **fields: Any) -> None:
         start = self.waiting[rid] = self._start(rid, **fields)
@@ -173,7 +175,7 @@ class Day:
             case 0 | 1:
                 return [wire.Stop(self.chance.choice([*self.waiting, *self.running]), "cancelled")]
             case 2:
-                return [self._start(len(self.ends) + len(self.waiting) + len(self.running) + 1000)]
+                return [self._start(next(self.late_rids))]
         return []
 
     def turn(self) -> None:

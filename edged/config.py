@@ -84,7 +84,7 @@ class Settings(BaseSettings):
         350, description="longest turn at reading a prompt while others run"
     )
     prefill_alone_ms: Annotated[int, Field(ge=0, le=60_000)] = Field(
-        4000, description="the same for a request that runs alone; the next one waits for half of it at the most"
+        4000, description="about the same for a request that runs alone, until another comes"
     )
     stream_interval_ms: Annotated[int, Field(ge=0, le=1000)] = 10
     load_timeout_s: Annotated[float, Field(ge=1, le=86_400)] = 600.0

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from edged.engine.admission import Reject
@@ -61,7 +61,6 @@ def read_request(start: wire.Start, backend: AnnouncedBackend, pace: Pace, polic
     else:
         prompt = backend.encode_text(body["prompt"])
     priority = body["priority"] if start.uid in (0, os.getuid()) else min(body["priority"], policy.max_priority)
-    start = replace(start, frames=())  # the pictures were taken from them
     return Waiting(start, prompt, body["max_tokens"], body["session"], priority, dropped, pictures)
 
 

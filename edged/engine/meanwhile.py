@@ -1,7 +1,8 @@
 """While a native call runs for one request: what comes from the front, and whether anybody waits for it still.
 
 The library ends the reading of words when asked, but not that of pictures, which can take minutes (ADR 5). A client
-hears of the end of its request at once all the same; a call that then goes on for long is left by ending this process.
+hears of the end of its request at once all the same; a call that then goes on for long while others wait is left by
+ending this process.
 """
 
 from __future__ import annotations
@@ -54,32 +55,36 @@ class Meanwhile:
 
     @property
     def somebody_came(self) -> bool:
-        """Whether another request has come during the call."""
-        return any(isinstance(message, wire.Start) for message in self._put_off)
+        """Whether another request has come during the call that wants an answer of the model."""
+        gone = {message.rid for message in self._put_off if isinstance(message, wire.Stop)}
+        starts = [message for message in self._put_off if isinstance(message, wire.Start)]
+        return any(start.op in ("chat", "generate") and start.rid not in gone for start in starts)
 
-    def ends_untimely(self, job: Job, queued: Iterable[wire.Start], *, alone: bool) -> bool:
+    def ends_untimely(self, job: Job, queued: Sequence[wire.Start], *, alone: bool) -> bool:
         """As `ends`, during a call that cannot be ended: the client is told at once.
 
-        When the call has gone on for too long since, or the daemon stops, and `job` is `alone`, what waits is handed
-        back to the front, for the next engine, and this process ends.
+        When the call has gone on for too long since, somebody waits for its end, and no other answer is under way
+        (`alone`), what waits is handed back to the front, for the next engine, and this process ends.
         """
         ends, now_s = self.ends(job), self._clock()
         if ends and not job.told_end_s:
             job.told_end_s = now_s
             if self.reason(job) != "gone":
                 job.finish(self.reason(job), self._send, now_s)
-        if ends and alone and self._leave and self._goes_on_too_long(now_s - job.told_end_s):
-            self._hand_back([*queued, *(message for message in self._put_off if isinstance(message, wire.Start))])
+        if ends and alone and self._leave and self._must_end(now_s - job.told_end_s, waiting=bool(queued)):
+            self._put_off += self._listen()
+            self._hand_back(queued)
             self._leave()
         return ends
 
-    def _goes_on_too_long(self, since_s: float) -> bool:
-        stops = any(isinstance(message, wire.Quit) for message in self._put_off)
-        return stops or 0 < self._abandoned_call_s <= since_s
+    def _must_end(self, since_s: float, *, waiting: bool) -> bool:
+        if any(isinstance(message, wire.Quit) for message in self._put_off):
+            return True
+        return 0 < self._abandoned_call_s <= since_s and (waiting or self.somebody_came)
 
-    def _hand_back(self, starts: Iterable[wire.Start]) -> None:
+    def _hand_back(self, queued: Iterable[wire.Start]) -> None:
         stopped = {message.rid: message.reason for message in self._put_off if isinstance(message, wire.Stop)}
-        for start in starts:
+        for start in [*queued, *(message for message in self._put_off if isinstance(message, wire.Start))]:
             if start.rid not in stopped:
                 self._send(start)
             elif stopped[start.rid] != "gone":

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 from edged.engine.admission import Admit, Reject, Wait
 from edged.engine.announced import AnnouncedBackend
@@ -223,7 +224,8 @@ class Scheduler:
         stops = () if stop is None else (stop,) if isinstance(stop, str) else tuple(stop)
         text = TextStream(stops, strip_first_space=self._strips and start.op == "chat")
         now_s = self._clock()
-        job = Job(start, waiting.prompt, outcome.max_tokens, lease, text, now_s, lease.cached_tokens)
+        begun = replace(start, frames=())  # its pictures were taken from them
+        job = Job(begun, waiting.prompt, outcome.max_tokens, lease, text, now_s, lease.cached_tokens)
         job.pictures = waiting.pictures
         self.jobs[start.rid] = job
         self._send(
@@ -310,27 +312,29 @@ class Scheduler:
         def stopped() -> bool:
             return self.meanwhile.ends_untimely(job, queued, alone=alone)
 
+        failed: RequestError | None = None
         try:
             self._backend.rid = job.rid
             self._backend.see(job.lease.slot, job.prompt[job.read : end], job.pictures, stopped)
         except Interrupted:
             pass  # not by this version of the library
         except RequestError as error:
-            self._fail(job, error)
-            return
+            failed = error
         except Exception:
             log.exception("reading pictures failed rid=%d", job.rid)
-            self._fail(job, Internal("the model failed while it read this prompt's pictures"))
-            return
+            failed = Internal("the model failed while it read this prompt's pictures")
         finally:
             self._backend.rid = 0
             for other in self.jobs.values():
                 if other is not job:
                     other.stalled_s += self._clock() - began_s
+        if failed and not job.told_end_s:
+            self._fail(job, failed)
+            return
+        job.read = end
         if job.told_end_s:
             self._finish(job, "gone", keep=False)
             return
-        job.read = end
         job.pictures = ()  # their memory is not needed any more
         if len(job.prompt) - job.lease.cached_tokens >= PROGRESS_TOKENS:
             self._send(wire.Progress(job.rid, job.read, len(job.prompt)))

@@ -14,6 +14,7 @@ from edged.serving.engine_process import private_directory
 from edged.serving.pump import Pump
 
 QUEUE_HWM = 65536  # small private messages; the front's own ceilings are far lower
+MOST_FRAMES = 1024  # of a message of our own: more than a client may send
 
 
 class EngineChannel:
@@ -45,7 +46,7 @@ class EngineChannel:
         self._socket.setsockopt(zmq.RCVHWM, QUEUE_HWM)
         self._socket.setsockopt(zmq.LINGER, 0)
         self._socket.bind(endpoint)
-        self._pump = Pump(self._socket, self._receive)
+        self._pump = Pump(self._socket, self._receive, MOST_FRAMES)
         return endpoint
 
     def send(self, message: wire.ToEngine) -> None:

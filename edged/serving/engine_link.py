@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from typing import Any
 
 import zmq
 
-from edged.errors import Busy, Unavailable
+from edged.errors import Busy, DeadlineExceeded, Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.pulse import NO_REQUEST, Beat
 from edged.protocol.shared_ledger import Row, SharedLedger
@@ -118,7 +119,7 @@ class EngineLink:
         """Give the model's memory back, until `load` or a request; nothing may be live. `gone` waits for it."""
         assert not self.live, "requests would be lost"
         if self.state is State.READY:
-            self._channel.send(wire.Quit())
+            self._ask_to_leave()
         elif self._process is not None:
             self._process.kill()
         self._recovery.kept()
@@ -215,7 +216,7 @@ class EngineLink:
             timer.cancel()
         if self._process is not None:
             if previous is State.READY:
-                self._channel.send(wire.Quit())
+                self._ask_to_leave()
             else:
                 self._process.kill()
             try:
@@ -225,6 +226,10 @@ class EngineLink:
                     self._process.kill()
                     await self.gone()
         self._channel.remove()
+
+    def _ask_to_leave(self) -> None:
+        with contextlib.suppress(Busy):  # it does not read: it leaves already, or is killed when it does not
+            self._channel.send(wire.Quit())
 
     async def gone(self) -> None:
         """Return when there is no process."""
@@ -306,13 +311,26 @@ class EngineLink:
             self.stats = message.values
             return
         elif isinstance(message, wire.Start):
-            if message.rid in self.live:
-                self.held[message.rid] = message
+            self._take_back(message)
             return
         elif isinstance(message, wire.Done | wire.Result | wire.Failed):
             self.tally.note(message)
             self._over(message.rid)
         self._on_message(message)
+
+    def _take_back(self, start: wire.Start) -> None:
+        """The engine leaves and had not begun this one."""
+        if start.rid not in self.live:
+            return
+        self.held[start.rid] = start
+        if start.deadline_s is not None:
+            self._later(start.deadline_s - time.monotonic(), functools.partial(self._overdue, start.rid))
+
+    def _overdue(self, rid: int) -> None:
+        if self.held.pop(rid, None) is not None:
+            self._over(rid)
+            late = DeadlineExceeded("the deadline passed before the model was ready")
+            self._on_message(wire.Failed(rid, late.code, late.message))
 
     def _ended(self, exit_: Exit) -> None:
         process, self._process = self._process, None

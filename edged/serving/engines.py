@@ -300,7 +300,7 @@ class Engines:
 
     def _open(self, name: str, folder: Path, version: str) -> EngineLink:
         def lost(suspect_rid: int, why: str) -> None:
-            self._asks.lost(link.live, why)
+            self._asks.lost(link.live - link.held.keys(), why)
             self._on_lost(link, suspect_rid, why)
 
         link = self._open_link(

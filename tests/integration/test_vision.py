@@ -203,17 +203,27 @@ def test_a_deadline_holds_while_pictures_are_read(served: Daemon) -> None:
 
 
 def test_an_engine_that_reads_on_for_nobody_ends_itself_and_loses_nothing() -> None:
-    settings = {"kv_memory_bytes": 64 * 2**20, "abandoned_call_s": 0.05}
+    settings = {"kv_memory_bytes": 64 * 2**20, "abandoned_call_s": 0.05, "max_running": 1, "ignore_eos": True}
     with Daemon(FOLDER, **settings) as daemon, Peer(daemon.ready().endpoint) as other, Peer(daemon.endpoint) as peer:
         engine = daemon.engine_pid()
+        first = other.send("chat", messages=[user("How many circles?")], stream=True, max_tokens=3900)
+        other.until_event(first, "delta")
         number = many_pictures(peer)
+        peer.until_event(number, "queued")
+        queued = {"v": 1, "id": "queued", "op": "chat", "messages": [user(parts("what is this?", 0))], "max_tokens": 8}
+        other.send_frames(msgpack.packb(queued), circle())
+        other.until_event("queued", "queued")
+        other.ask("cancel", target=first)
         peer.until_event(number, "accepted")
         waits = other.send("chat", messages=[user("How many circles?")], max_tokens=4)
         dropped = other.send("chat", messages=[user("How many squares?")], max_tokens=4)
+        late = other.send("chat", messages=[user("How many rings?")], max_tokens=4, deadline_ms=60)
         other.ask("cancel", target=dropped)
         peer.ask("cancel", target=number)
         assert peer.last(number)["finish_reason"] == "cancelled"
         assert other.last(dropped)["code"] == "cancelled"
+        assert other.last(late)["code"] == "deadline_exceeded"
+        assert "red circle" in other.last("queued")["text"].lower()
         assert other.last(waits)["ev"] == "done"
         assert daemon.engine_pid() != engine
         assert daemon.model()["restarts"] == 0

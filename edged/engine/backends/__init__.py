@@ -1,1 +1,1 @@
-"""One file per native library behind the `Backend` interface of base.py; each is its only importer."""
+"""The native libraries behind the `Backend` interface of base.py; nothing else in the engine imports them."""

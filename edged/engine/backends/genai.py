@@ -150,8 +150,8 @@ class GenaiBackend:
 
     def prefill(self, slot: Slot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         slot = _own(slot)
-        for part in _without_lone_row(tokens):
-            self._append(slot, np.asarray(part, dtype=np.int32), stopped)
+        for number, part in enumerate(_without_lone_row(tokens)):
+            self._append(slot, np.asarray(part, dtype=np.int32), None if number else stopped)
             if slot.read_tokens == len(slot.tokens) and len(part) > 1:
                 slot.read_tokens += len(part)
             slot.tokens.extend(part)

@@ -19,8 +19,8 @@ import onnxruntime_genai as og  # its import finds onnxruntime and loads the lib
 from numpy.typing import NDArray
 
 _lib = ctypes.CDLL(str(Path(og.__file__).parent / "libonnxruntime-genai.so"))
-_ELEMENT_TYPES = {"float32": 1, "int32": 6, "int64": 7, "float16": 10}
-_LOGITS = {1: np.float32, 10: np.float16}
+_ELEMENT_TYPES = {"float32": 1, "uint8": 2, "int8": 3, "int32": 6, "int64": 7, "float16": 10}
+_DTYPES = {number: np.dtype(name) for name, number in _ELEMENT_TYPES.items()}
 
 _lib.OgaResultGetError.restype = ctypes.c_char_p
 _lib.OgaResultGetError.argtypes = [ctypes.c_void_p]
@@ -197,7 +197,7 @@ class Generator(_Handle):
         shape = (ctypes.c_int64 * rank.value)()
         _call("OgaTensorGetShape", tensor.pointer, shape, rank)
         _call("OgaTensorGetData", tensor.pointer, ctypes.byref(data))
-        dtype = np.dtype(_LOGITS[kind.value])
+        dtype = _DTYPES[kind.value]
         content = ctypes.string_at(data, int(np.prod(list(shape))) * dtype.itemsize)
         return np.frombuffer(content, dtype=dtype).reshape(list(shape))
 

@@ -14,7 +14,8 @@ LOOK_S = 0.01  # between two looks for a reason to end the call
 def call(generator: Generator, work: Callable[[], None], stopped: Callable[[], bool]) -> None:
     """Do `work` on this generator; `stopped` is asked meanwhile, in the calling thread.
 
-    Raises Interrupted when `stopped` said True and the call was ended by it, and whatever `work` raises by itself.
+    Raises Interrupted when `stopped` said True and the call then failed, for that reason or another, and whatever
+    `work` raises by itself.
     """
     failed: list[Exception] = []
 
@@ -27,11 +28,14 @@ def call(generator: Generator, work: Callable[[], None], stopped: Callable[[], b
     thread = threading.Thread(target=run, name="native call")
     thread.start()
     interrupted = False
-    while thread.is_alive():
-        thread.join(LOOK_S)
-        if stopped() and not interrupted:  # it may have more to do, so it is asked to the end
-            interrupted = True
-            generator.interrupt()
+    try:
+        while thread.is_alive():
+            thread.join(LOOK_S)
+            if stopped() and not interrupted:  # it may have more to do, so it is asked to the end
+                interrupted = True
+                generator.interrupt()
+    finally:
+        thread.join()
     if interrupted:
         generator.resume()
     if failed and interrupted:

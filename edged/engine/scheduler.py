@@ -252,7 +252,8 @@ class Scheduler:
         if job.unseen:
             self._see(job)
             return
-        alone = len(self.jobs) == 1 and not job.made_way
+        in_time = job.start.deadline_s is None or self._backend.info.can_rewind  # else no call may be ended
+        alone = len(self.jobs) == 1 and not job.made_way and in_time
         count = self._pace.slice_tokens(len(job.prompt) - job.read, alone=alone)
         is_long = count > self._pace.slice_tokens()
         end = job.read + count

@@ -9,6 +9,7 @@ import itertools
 import os
 import random
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -60,7 +61,7 @@ class Numbers:
         self._chance = chance
         self._tokens_a_step = chance.choice((1, 8, 64))
         self._stop_chance = chance.choice((0.1, 0.5))
-        self.interrupted = 0
+        self.interrupted = self.long_calls = 0
 
     @property
     def held_bytes(self) -> int:
@@ -85,6 +86,7 @@ class Numbers:
     def prefill(self, slot: NumberSlot, tokens: Sequence[int], stopped: Callable[[], bool] | None = None) -> None:
         assert tokens
         assert not slot.pending
+        self.long_calls += stopped is not None
         if stopped is not None and any(stopped() for _ in range(2)):  # it is asked again and again
             self.interrupted += 1
             raise Interrupted
@@ -306,6 +308,21 @@ def test_a_thousand_random_schedules(block: int, pulse: PulseWriter) -> None:
         day.evening()
         interrupted += day.backend.interrupted
     assert interrupted > 0, "the schedules hold no long native call that is ended"
+
+
+@pytest.mark.parametrize("can_rewind", [True, False])
+@pytest.mark.parametrize("has_deadline", [True, False])
+def test_a_deadline_forbids_long_slices_where_a_call_may_not_be_ended(
+    pulse: PulseWriter, can_rewind: bool, has_deadline: bool
+) -> None:
+    days = (Day(random.Random(seed), pulse) for seed in range(100))
+    day = next(day for day in days if day.backend.info.can_rewind == can_rewind and day.share == 1)
+    day.budget_bytes = CONTEXT_TOKENS * BYTES_PER_TOKEN
+    start = day._start(1, prompt="700 1", session=None, max_tokens=1)
+    start = day.waiting[1] = replace(start, deadline_s=day.now_s + 100 if has_deadline else None)
+    day.scheduler.submit(start)
+    day.evening()
+    assert bool(day.backend.long_calls) == (can_rewind or not has_deadline)
 
 
 def test_a_large_and_unimportant_request_is_not_starved_by_small_and_important_ones(pulse: PulseWriter) -> None:

@@ -94,7 +94,7 @@ class Settings(BaseSettings):
     image_decode_s: Annotated[float, Field(gt=0, le=600)] = 10.0
     abandoned_call_s: Annotated[float, Field(ge=0, le=3600)] = Field(
         10.0,
-        description="pictures that nobody waits for are read on for so long; then the engine ends itself; 0: never",
+        description="pictures nobody wants are read on for so long while others wait, then the engine ends; 0: never",
     )
     hang_factor: Annotated[float, Field(ge=1, le=100)] = 3.0
     hang_floor_s: Annotated[float, Field(ge=1, le=3600)] = 10.0

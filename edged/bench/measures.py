@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import operator
 import statistics
 import threading
 import time
@@ -42,26 +43,24 @@ def speed(bare: BareLoop, peer: Peer, repeats: int, max_tokens: int, bar: float)
     what is added the median of their differences. First tokens are taken from more and shorter answers than the rate.
     """
     text = prompt_text(peer, 64)
-    pairs: list[tuple[dict[str, float], dict[str, float]]] = []
+    bare_runs, daemon_runs = [], []
     lengths = [max_tokens] * (repeats + 1) + [2] * (TTFT_PAIRS * repeats)
     for number, tokens in enumerate(lengths):
         asked = f"{number} {text}"  # the daemon shall not find the last prompt's beginning in its cache
-        pairs.append((bare.run("chat", text=asked, max_tokens=tokens, capacity=512), _chat(peer, asked, tokens)))
-    long_runs, all_runs = pairs[1 : repeats + 1], pairs[1:]  # the first of each only warms up
-    bare_tps, daemon_tps = (_median([pair[side] for pair in long_runs], "decode_tps") for side in (0, 1))
-    bare_ttft_s, daemon_ttft_s = (_median([pair[side] for pair in all_runs], "ttft_s") for side in (0, 1))
-    ratio = statistics.median(daemon_run["decode_tps"] / bare_run["decode_tps"] for bare_run, daemon_run in long_runs)
-    added_ms = statistics.median(daemon_run["ttft_s"] - bare_run["ttft_s"] for bare_run, daemon_run in all_runs) * 1000
+        bare_run = bare.run("chat", text=asked, max_tokens=tokens, capacity=512)
+        daemon_run = _chat(peer, asked, tokens)
+        if number:  # the first of each only warms up
+            bare_runs.append(bare_run)
+            daemon_runs.append(daemon_run)
+    bare_tps, daemon_tps = (_column(runs[:repeats], "decode_tps") for runs in (bare_runs, daemon_runs))
+    bare_ms, daemon_ms = ([ttft_s * 1000 for ttft_s in _column(runs, "ttft_s")] for runs in (bare_runs, daemon_runs))
+    ratio = statistics.median(map(operator.truediv, daemon_tps, bare_tps))
+    added_ms = statistics.median(map(operator.sub, daemon_ms, bare_ms))
+    rates = _medians(bare_tps=bare_tps, daemon_tps=daemon_tps)
+    firsts = _medians(bare_ms=bare_ms, daemon_ms=daemon_ms)
     return [
-        Figure("decode ratio", ratio, "", f"≥ {bar}", ratio >= bar, {"bare_tps": bare_tps, "daemon_tps": daemon_tps}),
-        Figure(
-            "added TTFT",
-            added_ms,
-            "ms",
-            "≤ 5",
-            added_ms <= 5,
-            {"bare_ms": bare_ttft_s * 1000, "daemon_ms": daemon_ttft_s * 1000},
-        ),
+        Figure("decode ratio", ratio, "", f"≥ {bar}", ratio >= bar, rates),
+        Figure("added TTFT", added_ms, "ms", "≤ 5", added_ms <= 5, firsts),
     ]
 
 
@@ -228,8 +227,12 @@ def _repeats_for(peer: Peer, tokens: int) -> int:
     return max(1, min(50, int(3.0 * tps / tokens)))
 
 
-def _median(runs: list[dict[str, float]], name: str) -> float:
-    return statistics.median(run[name] for run in runs)
+def _column(runs: list[dict[str, float]], name: str) -> list[float]:
+    return [run[name] for run in runs]
+
+
+def _medians(**columns: list[float]) -> dict[str, float]:
+    return {name: statistics.median(values) for name, values in columns.items()}
 
 
 def _quantile(values: list[float], part: float) -> float:

@@ -66,16 +66,19 @@ class Meanwhile:
         When the call has gone on for too long since, somebody waits for its end, and no other answer is under way
         (`alone`), what waits is handed back to the front, for the next engine, and this process ends.
         """
-        ends, now_s = self.ends(job), self._clock()
-        if ends and not job.told_end_s:
+        if not self.ends(job):
+            return False
+        now_s = self._clock()
+        if not job.told_end_s:
             job.told_end_s = now_s
-            if self.reason(job) != "gone":
-                job.finish(self.reason(job), self._send, now_s)
-        if ends and alone and self._leave and self._must_end(now_s - job.told_end_s, waiting=bool(queued)):
+            reason = self.reason(job)
+            if reason != "gone":
+                job.finish(reason, self._send, now_s)
+        if alone and self._leave and self._must_end(now_s - job.told_end_s, waiting=bool(queued)):
             self._put_off += self._listen()
             self._hand_back(queued)
             self._leave()
-        return ends
+        return True
 
     def _must_end(self, since_s: float, *, waiting: bool) -> bool:
         if any(isinstance(message, wire.Quit) for message in self._put_off):

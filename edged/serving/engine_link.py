@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import enum
-import functools
 import logging
 import time
 from collections.abc import Callable
@@ -19,7 +18,7 @@ from typing import Any
 
 import zmq
 
-from edged.errors import Busy, DeadlineExceeded, Unavailable
+from edged.errors import Busy, Unavailable
 from edged.protocol import engine as wire
 from edged.protocol.pulse import NO_REQUEST, Beat
 from edged.protocol.shared_ledger import Row, SharedLedger
@@ -311,26 +310,13 @@ class EngineLink:
             self.stats = message.values
             return
         elif isinstance(message, wire.Start):
-            self._take_back(message)
-            return
+            if message.rid not in self.live:
+                return
+            self.held[message.rid] = message  # the engine leaves and had not begun this one
         elif isinstance(message, wire.Done | wire.Result | wire.Failed):
             self.tally.note(message)
             self._over(message.rid)
         self._on_message(message)
-
-    def _take_back(self, start: wire.Start) -> None:
-        """The engine leaves and had not begun this one."""
-        if start.rid not in self.live:
-            return
-        self.held[start.rid] = start
-        if start.deadline_s is not None:
-            self._later(start.deadline_s - time.monotonic(), functools.partial(self._overdue, start.rid))
-
-    def _overdue(self, rid: int) -> None:
-        if self.held.pop(rid, None) is not None:
-            self._over(rid)
-            late = DeadlineExceeded("the deadline passed before the model was ready")
-            self._on_message(wire.Failed(rid, late.code, late.message))
 
     def _ended(self, exit_: Exit) -> None:
         process, self._process = self._process, None

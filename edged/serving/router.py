@@ -195,8 +195,7 @@ class Router:
         except RequestError:
             self._end(stream.rid)
             raise
-        if deadline_s is not None and self.engines.waits(stream.rid):  # else the engine minds it
-            asyncio.get_running_loop().call_later(deadline_s - time.monotonic(), self._deadline, stream.rid)
+        self._mind_deadline(start)
 
     def _load(
         self, client: Client, envelope: Envelope, request: public.Load | public.Unload, received_s: float
@@ -236,6 +235,11 @@ class Router:
             return
         if self.engines.stop_request(stream.rid, "cancelled"):
             self._fail(stream.rid, Cancelled("cancelled before the model was ready"))
+
+    def _mind_deadline(self, start: wire.Start) -> None:
+        """While it waits for an engine, which minds the deadlines of what it has."""
+        if start.deadline_s is not None and self.engines.waits(start.rid):
+            asyncio.get_running_loop().call_later(start.deadline_s - time.monotonic(), self._deadline, start.rid)
 
     def _deadline(self, rid: int) -> None:
         """Only what the engine does not have yet is ended here; the engine minds its own deadlines."""
@@ -301,6 +305,8 @@ class Router:
                 )
             case wire.Result():
                 self._answer(message)
+            case wire.Start():
+                self._mind_deadline(message)
             case wire.Failed():
                 kind = REQUEST_ERRORS.get(message.code, Internal)
                 self._fail(

@@ -76,7 +76,8 @@ class Backend(Protocol):
         it says True the call ends and raises Interrupted."""
 
     def see(self, slot: Slot, tokens: Sequence[int], pictures: Sequence[Picture], stopped: Callable[[], bool]) -> None:
-        """Read the beginning of a prompt up to its last picture, into a fresh slot. `stopped` as above."""
+        """Read the beginning of a prompt up to its last picture, into a fresh slot. `stopped` as above,
+        but the library may be unable to end this call."""
 
     def step(self, slots: Sequence[Slot]) -> list[list[Picked]]:
         """One or more new tokens for each slot, picked by its sampler. Each slot must have been prefilled."""
